@@ -1,0 +1,41 @@
+# Everything starts here. `make run` and `make test` set up what they need on a fresh machine.
+PYTHON ?= python3
+ARGS   ?=
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help run test bench soak lint types proto build clean
+
+help:            ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+run: build       ## the shopping cart: user function and proxy, until Ctrl-C
+	$(BIN)/python -m examples.shopping_cart.run
+
+test: build      ## the test suite; pytest arguments in ARGS
+	$(BIN)/pytest $(ARGS)
+
+soak: build      ## the long runs: chaos, fuzzing
+	$(BIN)/pytest -m slow $(ARGS)
+
+bench: build     ## the end-to-end figures, also into bench/out/latest.json
+	$(BIN)/python -m stateside.bench $(ARGS)
+
+lint: build      ## style of Python and Cython sources
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: build     ## static types
+	$(BIN)/mypy
+
+proto: build     ## rebuild what is generated from .proto files
+	$(BIN)/python scripts/generate_protos.py
+
+build: $(VENV)/.ready
+	@scripts/build
+
+$(VENV)/.ready: scripts/setup requirements.lock
+	@scripts/setup $(PYTHON)
+
+clean:           ## forget the virtual environment and everything built
+	rm -rf $(VENV) build *.egg-info _speedups/*.so _speedups/*.c bench/*.so

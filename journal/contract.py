@@ -1,0 +1,127 @@
+"""The contract of a journal: what every store promises, and how the proxy talks to one.
+
+A journal keeps, per entity, a dense sequence of events numbered from 1 and at most one snapshot. It knows nothing of
+commands: an entity is a text, an event or a snapshot is bytes. Results come through callbacks of a waiter, on the event loop's
+thread, so that a store may answer at once, after a flush, or after a network round trip without a future per command.
+
+Promises, tested once against every store (tests/unit/test_journal_contract.py):
+
+- An append is atomic and, when `on_appended(None)` is called, as durable as the journal's `durability` says.
+- Sequences are dense: an append whose `first_sequence` is not the last one + 1 is refused (`SequenceTaken`).
+- An epoch lower than the highest one seen for the entity is refused (`StaleEpoch`).
+- Events are read in order; a snapshot never covers an event that is not stored.
+- A record whose checksum does not fit is reported for that entity (`Corrupt`); others are not affected.
+- A store that can't append says so (`Full`, `Broken`) and keeps serving reads while it can.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Durability(StrEnum):
+    """When an append is acknowledged."""
+
+    DURABLE = "durable"  # after the flush to disk: survives a power cut
+    RELAXED = "relaxed"  # after the commit, flushed within a second: survives kill -9 of the process
+    NONE = "none"  # never flushed on purpose
+
+
+class JournalError(Exception):
+    """Base of all errors of a journal. The text says what happened, to which entity and what to do."""
+
+
+class SequenceTaken(JournalError):
+    """Somebody else appended to this entity: the appender's state is out of date."""
+
+
+class StaleEpoch(JournalError):
+    """The appender no longer owns the entity."""
+
+
+class Corrupt(JournalError):
+    """A stored record of this entity cannot be trusted."""
+
+
+class Full(JournalError):
+    """No space: appends are refused until there is; reads go on."""
+
+
+class Broken(JournalError):
+    """A flush failed: nothing more can be trusted to reach the disk; the process has to stop."""
+
+
+class TooLarge(JournalError):
+    """The record is larger than the store can hold."""
+
+
+@dataclass(slots=True)
+class Head:
+    """Where an entity's log stands."""
+
+    last_sequence: int
+    snapshot_sequence: int
+    snapshot: bytes | None
+
+
+@dataclass(slots=True)
+class Page:
+    """Consecutive events of one entity. `more`: there are further ones behind."""
+
+    first_sequence: int
+    events: list[bytes]
+    more: bool
+
+
+class Waiter(Protocol):
+    """Who asked. Exactly one callback follows each request, on the loop's thread, possibly before the request returns
+    (never for append)."""
+
+    def on_appended(self, error: JournalError | None) -> None: ...
+
+    def on_loaded(self, head: Head | None, error: JournalError | None) -> None: ...
+
+    def on_page(self, page: Page | None, error: JournalError | None) -> None: ...
+
+
+class Journal(ABC):
+    """One store. All methods are called on the event loop's thread; `open` and `close` may block or be awaited."""
+
+    durability: Durability
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make the store ready. Raises JournalError with what to do when it cannot be used."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish pending appends, flush, release."""
+
+    @abstractmethod
+    def load(self, entity: str, waiter: Waiter) -> None:
+        """Ask for the entity's head. An unknown entity has last_sequence 0."""
+
+    @abstractmethod
+    def read(self, entity: str, from_sequence: int, max_bytes: int, waiter: Waiter) -> None:
+        """Ask for events from a sequence on, at least one if there is any, about `max_bytes` bytes at most."""
+
+    @abstractmethod
+    def append(
+        self,
+        entity: str,
+        first_sequence: int,
+        events: Sequence[bytes],
+        snapshot: bytes | None,
+        waiter: Waiter,
+        epoch: int = 0,
+    ) -> None:
+        """Store `events` numbered from `first_sequence`, and, in the same step, `snapshot` as covering the last of them."""
+
+    @property
+    @abstractmethod
+    def writable(self) -> bool:
+        """False while appends are refused (full or broken)."""

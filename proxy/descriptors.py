@@ -1,8 +1,8 @@
 """The user function's protobuf descriptors, in a pool of their own.
 
-Discovery hands over a serialized `FileDescriptorSet`; here it becomes a private `DescriptorPool`, so that user types never
-meet the proxy's own or those of another user function. Files may come in any order. What is read from it: services and
-methods (`spec.py`), key fields of request messages (below), and raw files for reflection (`reflection.py`).
+Discovery hands over a serialized `FileDescriptorSet`; here it becomes a private `DescriptorPool`, so that user types
+never meet the proxy's own or those of another user function. Files may come in any order. Read from it are services
+and methods (`spec.py`), key fields of request messages (below), and raw files for reflection (`reflection.py`).
 
 Options of the user's protos are extensions that nobody registered here. They are read from the serialized options by
 field number, which works whether the protobuf runtime knows the extension or not.

@@ -1,7 +1,7 @@
 """From the `EntitySpec` of discovery to the model of what the proxy serves, or a clear word about why it does not.
 
-The rules are those of the reference proxy (docs/compatibility.md lists where we check more). The first broken rule wins and
-its text, a `SpecError`, is reported to the user function.
+The rules are those of the reference proxy (docs/compatibility.md lists where we check more). The first broken rule
+wins and its text, a `SpecError`, is reported to the user function.
 """
 
 from collections.abc import Callable, Iterator
@@ -189,7 +189,7 @@ def _check_not_streamed(service: ServiceDescriptor) -> None:
     broken = _names(service, lambda method: bool(method.client_streaming or method.server_streaming))
     if broken:
         raise SpecError(
-            f'The service "{service.full_name}" is an event sourced entity, which cannot have streamed methods: {broken}.'
+            f'The service "{service.full_name}" is an event sourced entity and cannot have streamed methods: {broken}.'
         )
 
 

@@ -18,7 +18,10 @@ class CallFailed(Exception):
 
 
 async def unary(channel: Channel, path: bytes, request: bytes, deadline: float) -> bytes:
-    """Send one message, receive one within `deadline` seconds. Raises CallFailed, or ChannelUnavailable when the connection is gone."""
+    """Send one message, receive one within `deadline` seconds.
+
+    Raises CallFailed, or ChannelUnavailable when the connection is gone.
+    """
     handler = _Unary()
     call = channel.open(path, handler, timeout=deadline)
     call.send(request)

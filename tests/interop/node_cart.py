@@ -1,7 +1,7 @@
 """The shopping cart on the Node support library, as a process, and what a client or a proxy needs to talk to it.
 
-`NodeCart` is the user function: `node cart.js` on a port of its own, kept over restarts. `CartClient` calls the service it
-offers, through whatever channel leads there. The message classes come from the descriptor set that the user function
+`NodeCart` is the user function: `node cart.js` on a port of its own, kept over restarts. `CartClient` calls the service
+it offers, through whatever channel leads there. The message classes come from the descriptor set that the user function
 itself hands out, in a pool of their own: its `cloudstate.entity_key` has another number than ours.
 """
 
@@ -13,9 +13,10 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from cloudstate import entity_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
+
+from stateside.proto import cloudstate
 
 from .program import Program
 
@@ -62,18 +63,15 @@ class NodeCart(Program):
         self.kill()
         self.start()
 
-    async def discover(self, proxy: entity_pb2.ProxyInfo | None = None) -> entity_pb2.EntitySpec:
+    async def discover(self, proxy: Any = None) -> Any:
         """What it answers to a proxy that introduces itself; waits for it to be ready, at most 20 s."""
         async with grpc.aio.insecure_channel(self.target) as channel:
             discover = channel.unary_unary(
                 "/cloudstate.EntityDiscovery/discover",
-                request_serializer=entity_pb2.ProxyInfo.SerializeToString,
-                response_deserializer=entity_pb2.EntitySpec.FromString,
+                request_serializer=cloudstate.ProxyInfo.SerializeToString,
+                response_deserializer=cloudstate.EntitySpec.FromString,
             )
-            spec: entity_pb2.EntitySpec = await discover(
-                proxy or entity_pb2.ProxyInfo(), wait_for_ready=True, timeout=20
-            )
-            return spec
+            return await discover(proxy or cloudstate.ProxyInfo(), wait_for_ready=True, timeout=20)
 
 
 class CartMessages:

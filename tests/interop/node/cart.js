@@ -1,10 +1,10 @@
-// A shopping cart on the Node support library as it came from its authors: an event sourced user function that nobody
-// of this project's languages runs. HOST and PORT say where it listens; this version of the library reads neither.
+// A shopping cart, event sourced, on the Node support library as its authors published it: a user function that owes nothing
+// to this project. It listens on HOST and PORT (0: a free one); version 0.0.3 of the library does not read them itself.
 "use strict";
 const path = require("path");
 const { EventSourced } = require("cloudstate");
 
-// The library expects descriptor.proto in a protoc that its install script would have downloaded; protobufjs has it too.
+// The library looks for google/protobuf/*.proto beside a protoc that its install script downloads; protobufjs has them too.
 const protobufjs = path.dirname(require.resolve("protobufjs/package.json", { paths: [require.resolve("cloudstate")] }));
 
 const cart = new EventSourced(

@@ -1,5 +1,5 @@
 // A shopping cart, event sourced, on the Node support library as its authors published it: a user function that owes
-// nothing to this project. It listens on HOST and PORT (0: a free one), which version 0.0.3 of the library does not read.
+// nothing to this project. It listens on HOST and PORT (0: a free one); the library, at 0.0.3, reads neither.
 "use strict";
 const path = require("path");
 const { EventSourced } = require("cloudstate");

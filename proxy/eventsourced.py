@@ -623,7 +623,7 @@ class Activation(Handler):
         return now + self.entities.check_interval if self.state != State.GONE else 0.0
 
     def _timeout(self) -> float:
-        if self.close_as == Close.CRASH:
+        if self.state == State.CLOSING and self.close_as == Close.CRASH:
             return self.entities.crash_close_timeout
         return self.entities.timeouts[self.state]
 
@@ -643,7 +643,8 @@ class Activation(Handler):
         self._abandon()
 
     def on_closing_timeout(self) -> None:
-        self._report("did not complete its side of the stream after it was half-closed")
+        if self.close_as != Close.CRASH:
+            self._report("did not complete its side of the stream after it was half-closed")
         self._abandon()
 
     def _abandon(self) -> None:

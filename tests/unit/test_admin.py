@@ -46,14 +46,29 @@ class Client:
             return True
 
 
+clients: list[Client] = []
+
+
 async def connect(port: int) -> Client:
-    return Client(*await asyncio.open_connection("127.0.0.1", port))
+    clients.append(Client(*await asyncio.open_connection("127.0.0.1", port)))
+    return clients[-1]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  # what is waited for is inside the code under test
+        await asyncio.sleep(0.001)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await test()
+        try:
+            async with asyncio.timeout(20):
+                await test()
+        finally:
+            for client in clients:
+                client.writer.close()
+            await asyncio.gather(*(client.writer.wait_closed() for client in clients), return_exceptions=True)
+            clients.clear()
 
     uvloop.run(bounded())
 
@@ -269,12 +284,11 @@ def test_what_cannot_be_served_is_refused_and_the_connection_closed(request_byte
 
 def test_a_connection_too_many_is_told_so_and_room_is_made_by_those_who_leave() -> None:
     async def test(service: Service, port: int) -> None:
-        clients = [await connect(port) for _ in range(2)]
-        assert [(await client.get("/"))[0] for client in clients] == [404, 404]
+        two = [await connect(port) for _ in range(2)]
+        assert [(await client.get("/"))[0] for client in two] == [404, 404]
         assert (await (await connect(port)).answer())[0] == 503
-        clients[0].writer.close()
-        while len(service.connections) > 1:
-            await asyncio.sleep(0.001)
+        two[0].writer.close()
+        await until(lambda: len(service.connections) == 1)
         assert (await (await connect(port)).get("/"))[0] == 404
 
     with_service(test, max_connections=2)
@@ -315,10 +329,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
         client = await connect(port)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         client.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        while not service.connections:
-            await asyncio.sleep(0.001)
-        while service.connections:
-            await asyncio.sleep(0.001)
-        client.writer.close()
+        await until(lambda: bool(service.connections))
+        await until(lambda: not service.connections)
 
     with_service(test, large, request_timeout=0.1)

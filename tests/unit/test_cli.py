@@ -29,7 +29,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
 
 
 def invoke(*arguments: str, env: dict[str, str] | None = None) -> Any:
-    return CliRunner().invoke(main, arguments, env=env)
+    return CliRunner().invoke(main, arguments, env=env, terminal_width=300)
 
 
 def test_proxy_starts_with_the_settings_of_all_places(started: list[Settings], tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def log_in_a_process(code: str, *settings: str) -> str:
     return result.stderr
 
 
-def test_log_lines_are_json_with_time_level_and_logger() -> None:
+def test_log_lines_are_json_with_time_level_and_part() -> None:
     line = json.loads(log_in_a_process("logs.get('router').info('ready', port=9000, key=b'x')"))
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"event": "ready", "level": "info", "logger": "router", "port": 9000, "key": "x"}
+    assert line == {"event": "ready", "level": "info", "part": "router", "port": 9000, "key": "x"}
 
 
 def test_log_lines_for_people_are_plain() -> None:
@@ -136,7 +136,7 @@ def test_what_libraries_log_comes_out_in_the_same_form() -> None:
         "import logging; logging.getLogger('asyncio').warning('slow %s', 5); logging.getLogger('a').warning('%d', 'x')"
     )
     lines = [json.loads(line) for line in log_in_a_process(code).splitlines()]
-    assert [(line["logger"], line["event"], line["level"]) for line in lines] == [
+    assert [(line["part"], line["event"], line["level"]) for line in lines] == [
         ("asyncio", "slow 5", "warning"),
         ("a", "%d", "warning"),
     ]

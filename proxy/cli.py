@@ -72,3 +72,7 @@ def _load(config_path: str | None, overrides: dict[str, str]) -> Settings:
     except ConfigError as error:
         click.echo(f"stateside: {error}", err=True)
         sys.exit(EXIT_CONFIG)
+
+
+if __name__ == "__main__":
+    main()

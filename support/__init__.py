@@ -1,8 +1,8 @@
 """Python support library: write a stateful service as a class, serve it to a Cloudstate proxy.
 
-A user function is a gRPC server that the proxy connects to. This package stands in that process: it describes the registered
-entities to the proxy (discovery), receives their state and commands over one stream per entity instance, calls the handlers and
-sends replies, events and side effects back. See docs/user-guide-event-sourced.md.
+A user function is a gRPC server that the proxy connects to. This package stands in that process: it describes the
+registered entities to the proxy (discovery), receives their state and commands over one stream per entity instance,
+calls the handlers and sends replies, events and side effects back. See docs/user-guide-event-sourced.md.
 """
 
 from .calls import Service, ServiceCall

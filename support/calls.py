@@ -32,7 +32,9 @@ class Service:
         self._methods = {method.name: method for method in self.descriptor.methods}
 
     def call(self, method: str, message: Message, metadata: Metadata = EMPTY_METADATA) -> ServiceCall:
-        """A call of `method` with `message`. Raises ServiceCallError if the method is unknown or takes another message."""
+        """A call of `method` with `message`. Raises ServiceCallError if the method is unknown or takes another
+        message.
+        """
         target = find_method(self._methods, method)
         if target is None:
             raise ServiceCallError(
@@ -59,7 +61,7 @@ class ServiceCall:
         """Raises ServiceCallError unless the service is among those `served`."""
         if self.service_name not in served:
             raise ServiceCallError(
-                f"Service {self.service_name} is not served by this user function; served are {', '.join(sorted(served))}"
+                f"Service {self.service_name} is not served by this process; served are {', '.join(sorted(served))}"
             )
 
     def to_forward(self) -> bytes:

@@ -28,7 +28,17 @@ class EntityContext:
 class Context:
     """Context of one command. It dies with the command: any later call raises ContextError."""
 
-    __slots__ = ("_closed", "_effects", "_failure", "_forward", "_metadata", "_served", "command_id", "command_name", "entity_id")
+    __slots__ = (
+        "_closed",
+        "_effects",
+        "_failure",
+        "_forward",
+        "_metadata",
+        "_served",
+        "command_id",
+        "command_name",
+        "entity_id",
+    )
 
     def __init__(
         self, entity_id: str, command_id: int, command_name: str, metadata: bytes | None, served: Collection[str]

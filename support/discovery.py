@@ -1,4 +1,6 @@
-"""Discovery: what this process tells a proxy about itself (cloudstate.EntityDiscovery), and what the proxy reports back."""
+"""Discovery: what this process tells a proxy about itself (cloudstate.EntityDiscovery), and what the proxy reports
+back.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ REPORT_ERROR_PATH = b"/cloudstate.EntityDiscovery/reportError"
 
 
 def entity_spec(declarations: Sequence[EventSourced], name: str, service_version: str) -> bytes:
-    """Serialized cloudstate.EntitySpec of the registered entities. name, service_version: of the application; may be empty."""
+    """Serialized cloudstate.EntitySpec of the registered entities. name, service_version: of the application; may be
+    empty.
+    """
     spec = cloudstate.EntitySpec(
         proto=descriptor_set(declaration.service for declaration in declarations),
         service_info=cloudstate.ServiceInfo(

@@ -14,7 +14,7 @@ class SerializationError(SupportError):
 
 
 class ServiceCallError(SupportError):
-    """The target of a forward or side effect does not exist, takes another message, or is not served by this process."""
+    """The target of a forward or side effect does not exist, takes another message, or is not served here."""
 
 
 class ContextError(SupportError):
@@ -24,8 +24,8 @@ class ContextError(SupportError):
 class Fail(SupportError):
     """The command is refused; the client sees the text as it stands.
 
-    Raised by `Context.fail`; a command handler may as well raise it itself. Events, side effects and a forward of the command
-    are dropped.
+    Raised by `Context.fail`; a command handler may as well raise it itself. Events, side effects and a forward of the
+    command are dropped.
     """
 
     def __init__(self, description: str) -> None:
@@ -36,8 +36,8 @@ class Fail(SupportError):
 class EntityFailure(SupportError):
     """The stream of one entity instance has to end with a `Failure` (protocol, cloudstate.Failure).
 
-    `command_id` is 0 when no command is to blame. The proxy starts the entity again from its journal; the client of the command
-    sees only that the entity failed.
+    `command_id` is 0 when no command is to blame. The proxy starts the entity again from its journal; the client of
+    the command sees only that the entity failed.
     """
 
     def __init__(self, description: str, command_id: int = 0) -> None:

@@ -44,7 +44,9 @@ class EventSourced:
         allow_json: bool = True,
     ) -> None:
         if not isinstance(service, ServiceDescriptor):
-            raise RegistrationError(f"EventSourced needs a service descriptor, not {service!r}: verify the service's lookup name")
+            raise RegistrationError(
+                f"EventSourced needs a service descriptor, not {service!r}: verify the service's lookup name"
+            )
         if passivate_after is not None and passivate_after < timedelta(milliseconds=1):
             raise RegistrationError(f"EventSourced: passivate_after is at least a millisecond, not {passivate_after}")
         self.service: Any = service
@@ -65,14 +67,15 @@ class EventSourced:
 
 
 @overload
-def event(handler: F, /) -> F: ...
-@overload
 def event(event_type: type, /) -> Callable[[F], F]: ...
+@overload
+def event(handler: F, /) -> F: ...
 def event(handler: Any = None, /) -> Any:
     """Declare an event handler: it changes the state of the instance by one event, and does nothing else.
 
-    It runs when the event is emitted and whenever the entity is brought back from the journal. It is chosen by the type of the event:
-    that of its annotated parameter, or the one named, `@event(ItemAdded)`; a base class stands for all its subclasses.
+    It runs when the event is emitted and whenever the entity is brought back from the journal. It is chosen by the
+    type of the event: that of its annotated parameter, or the one named, `@event(ItemAdded)`; a base class stands for
+    all its subclasses.
     """
     return mark("event", handler, type)
 
@@ -84,11 +87,13 @@ def snapshot(handler: F, /) -> F:
 
 
 @overload
-def snapshot_handler(handler: F, /) -> F: ...
-@overload
 def snapshot_handler(snapshot_type: type, /) -> Callable[[F], F]: ...
+@overload
+def snapshot_handler(handler: F, /) -> F: ...
 def snapshot_handler(handler: Any = None, /) -> Any:
-    """Declare the method that sets the state of a fresh instance from a snapshot; chosen by type as event handlers are."""
+    """Declare the method that sets the state of a fresh instance from a snapshot; chosen by type as event handlers
+    are.
+    """
     return mark("snapshot_handler", handler, type)
 
 
@@ -127,7 +132,8 @@ class EventSourcedContext(Context):
     def emit(self, event: Any) -> None:
         """Record an event. Its handler runs at once, so that the command handler goes on with the new state.
 
-        event: a protobuf message, a value declared by `json_type`, a dict with a 'type', or a str, bytes, bool, int or float.
+        event: a protobuf message, a value declared by `json_type`, a dict with a 'type', or a str, bytes, bool, int
+        or float.
         Raises SerializationError for anything else, EntityFailure when the entity has no handler for it.
         """
         self._check_open()

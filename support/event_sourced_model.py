@@ -19,7 +19,19 @@ from .calls import find_method
 from .context import EntityContext
 from .errors import RegistrationError
 from .event_sourced import ENTITY_ATTRIBUTE, EventSourced, EventSourcedContext
-from .handlers import Invoke, Mark, Parameters, Rules, bind, bind_constructor, marked, resolve, same_type, union_members, where
+from .handlers import (
+    Invoke,
+    Mark,
+    Parameters,
+    Rules,
+    bind,
+    bind_constructor,
+    marked,
+    resolve,
+    same_type,
+    union_members,
+    where,
+)
 from .json_values import json_name
 from .serialization import MESSAGE_PREFIX, PRIMITIVES, AnyCodec
 
@@ -83,7 +95,9 @@ def declaration_of(cls: type) -> EventSourced:
         raise RegistrationError(f"{cls!r} is not a class; register the entity class itself")
     declaration = vars(cls).get(ENTITY_ATTRIBUTE)
     if not isinstance(declaration, EventSourced):
-        raise RegistrationError(f"{cls.__qualname__} is not declared as an entity. Did you mean to decorate it with @EventSourced?")
+        raise RegistrationError(
+            f"{cls.__qualname__} is not declared as an entity. Did you mean to decorate it with @EventSourced?"
+        )
     return declaration
 
 
@@ -125,7 +139,9 @@ def _commands(cls: type, declaration: EventSourced, handlers: Handlers) -> Itera
 
 def _command(label: str, function: Callable[..., Any], method: MethodDescriptor) -> CommandHandler:
     if method.client_streaming or method.server_streaming:
-        raise RegistrationError(f"{label}: rpc {method.name} is streamed; event sourced entities take unary commands only")
+        raise RegistrationError(
+            f"{label}: rpc {method.name} is streamed; event sourced entities take unary commands only"
+        )
     request: type[Message] = GetMessageClass(method.input_type)
     reply: type[Message] = GetMessageClass(method.output_type)
     parameters = resolve(label, function, Rules(EventSourcedContext, payload=request, metadata=True))
@@ -149,7 +165,9 @@ def _check_return(label: str, parameters: Parameters, reply: type[Message], func
     for member in union_members(parameters.returns):
         if member not in (None, NoneType, NoReturn) and not same_type(member, reply):
             name = getattr(member, "__qualname__", repr(member))
-            raise RegistrationError(f"{label} returns {name}; the rpc replies {reply.__qualname__}, None is for forwards")
+            raise RegistrationError(
+                f"{label} returns {name}; the rpc replies {reply.__qualname__}, None is for forwards"
+            )
 
 
 def _by_payload(cls: type, kind: str, handlers: Handlers, declaration: EventSourced) -> dict[type, Invoke]:
@@ -176,7 +194,7 @@ def _by_payload(cls: type, kind: str, handlers: Handlers, declaration: EventSour
 
 def _check_payload(label: str, payload: type, declaration: EventSourced) -> None:
     primitive, json = payload in PRIMITIVES, payload is dict or json_name(payload) is not None
-    if primitive and not declaration.allow_primitives or json and not declaration.allow_json:
+    if (primitive and not declaration.allow_primitives) or (json and not declaration.allow_json):
         kind = "primitives" if primitive else "json"
         raise RegistrationError(f"{label} takes {payload.__qualname__}, but allow_{kind} is False")
     if not (primitive or json or issubclass(payload, Message)):
@@ -191,7 +209,9 @@ def _snapshot(cls: type, handlers: Handlers) -> Invoke | None:
     if not functions:
         return None
     if len(functions) > 1:
-        raise RegistrationError(f"{where(cls, functions[1])}: the snapshot is already taken by {where(cls, functions[0])}")
+        raise RegistrationError(
+            f"{where(cls, functions[1])}: the snapshot is already taken by {where(cls, functions[0])}"
+        )
     label = where(cls, functions[0])
     _check_sync(label, "snapshot", functions[0])
     return bind(functions[0], resolve(label, functions[0], Rules(EntityContext, takes_payload=False)))

@@ -1,7 +1,7 @@
 """One entity instance on its stream: messages of the proxy in, handler calls, replies out.
 
-Everything happens in callbacks of the transport. A sync command handler is answered before its callback returns; an async one
-runs as a task, and what arrives for the same entity meanwhile waits.
+Everything happens in callbacks of the transport. A sync command handler is answered before its callback returns; an
+async one runs as a task, and what arrives for the same entity meanwhile waits.
 
     state    | init        | event      | command    | empty      | half-close
     ---------+-------------+------------+------------+------------+---------------
@@ -11,7 +11,8 @@ runs as a task, and what arrives for the same entity meanwhile waits.
     SPOILED  | failure     | failure    | failure    | failure    | -> GONE
     GONE     | ignored     | ignored    | ignored    | ignored    | ignored
 
-A failure is a stream-level `Failure`, after which the stream is finished: -> GONE. SPOILED follows a failed command that had
+A failure is a stream-level `Failure`, after which the stream is finished: -> GONE. SPOILED follows a failed command
+that had
 emitted events: the proxy was asked to start the entity again, the state in memory is not the journal's any more.
 """
 
@@ -199,7 +200,9 @@ class EventSourcedStream:
             raise EntityFailure("Protocol error: No command payload", command_id)
         handler = self.entity.commands.get(command.name)
         if handler is None:
-            raise EntityFailure(f"No command handler found for command [{command.name}] on {self.entity.label}", command_id)
+            raise EntityFailure(
+                f"No command handler found for command [{command.name}] on {self.entity.label}", command_id
+            )
         context = EventSourcedContext(self.entity_id, command_id, command.name, command.metadata, self._served, self)
         if handler.is_async:
             self.state = State.BUSY
@@ -356,7 +359,9 @@ _TABLE: tuple[tuple[Callable[[EventSourcedStream, StreamIn], None], ...], ...] =
     (),
     (EventSourcedStream._spoiled__any,) * 4,
 )
-"""What happens to a message, by state (OPENING, READY, BUSY, SPOILED) and kind. In BUSY messages wait; in GONE they are dropped before."""
+"""What happens to a message, by state (OPENING, READY, BUSY, SPOILED) and kind. In BUSY messages wait; in GONE they
+are dropped before.
+"""
 
 
 def _reply_bytes(handler: CommandHandler, result: Any) -> bytes:
@@ -384,7 +389,9 @@ def unexpected(error: Exception, command_id: int = 0) -> EntityFailure:
 
 
 class EventSourcedHandler(Handler):
-    """Serves /cloudstate.eventsourced.EventSourced/handle: one stream per entity instance, of all event sourced services."""
+    """Serves /cloudstate.eventsourced.EventSourced/handle: one stream per entity instance, of all event sourced
+    services.
+    """
 
     def __init__(self, served: Collection[str], hooks: Hooks) -> None:
         self.types: dict[str, EventSourcedType] = {}

@@ -33,9 +33,10 @@ def command(name: str | None = None, /) -> Callable[[F], F]: ...
 def command(handler: Any = None, /) -> Any:
     """Declare a command handler of an entity, sync or async.
 
-    It answers the rpc whose name is the handler's in CamelCase (`add_item` -> `AddItem`), or the one named: `@command("AddItem")`.
-    Parameters are found by their annotations, in any order: the command message, the context, `Metadata`, `entity_id: str`.
-    It returns the reply; nothing if it forwards, or if the reply is google.protobuf.Empty.
+    It answers the rpc whose name is the handler's in CamelCase (`add_item` -> `AddItem`), or the one named:
+    `@command("AddItem")`. Parameters are found by their annotations, in any order: the command message, the context,
+    `Metadata`, `entity_id: str`. It returns the reply; nothing if it forwards, or if the reply is
+    google.protobuf.Empty.
     """
     return mark("command", handler, str)
 
@@ -164,7 +165,9 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
     """What one parameter receives; None if it keeps its default."""
     name, empty = parameter.name, hint is inspect.Parameter.empty
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
-        raise RegistrationError(f"{label}: parameter {name!r} is {parameter.kind.description}; allowed are plain parameters")
+        raise RegistrationError(
+            f"{label}: parameter {name!r} is {parameter.kind.description}; allowed are plain parameters"
+        )
     if name == "entity_id":
         if not empty and hint is not str:
             raise RegistrationError(f"{label}: parameter 'entity_id' is a str, not {_name(hint)}")
@@ -172,7 +175,9 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
     if isinstance(hint, type) and issubclass(hint, Context | EntityContext):
         if issubclass(rules.context, hint):
             return Slot.CONTEXT
-        raise RegistrationError(f"{label}: parameter {name!r} is a {_name(hint)}; the context here is {_name(rules.context)}")
+        raise RegistrationError(
+            f"{label}: parameter {name!r} is a {_name(hint)}; the context here is {_name(rules.context)}"
+        )
     if empty and name in ("ctx", "context"):
         return Slot.CONTEXT
     if hint is Metadata and rules.metadata:
@@ -181,7 +186,9 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
         return Slot.PAYLOAD
     if rules.skips_defaults and parameter.default is not parameter.empty:
         return None
-    raise RegistrationError(f"{label}: parameter {name!r} of type {_name(hint)} is not supported; allowed are {rules.allowed()}")
+    raise RegistrationError(
+        f"{label}: parameter {name!r} of type {_name(hint)} is not supported; allowed are {rules.allowed()}"
+    )
 
 
 def _payload_fits(hint: Any, payload: type | None) -> bool:
@@ -219,8 +226,12 @@ _SHAPES: dict[tuple[Slot, ...], Callable[[Callable[..., Any]], Invoke]] = {
     (): lambda function: lambda instance, payload, context: function(instance),
     (Slot.PAYLOAD,): lambda function: lambda instance, payload, context: function(instance, payload),
     (Slot.CONTEXT,): lambda function: lambda instance, payload, context: function(instance, context),
-    (Slot.PAYLOAD, Slot.CONTEXT): lambda function: lambda instance, payload, context: function(instance, payload, context),
-    (Slot.CONTEXT, Slot.PAYLOAD): lambda function: lambda instance, payload, context: function(instance, context, payload),
+    (Slot.PAYLOAD, Slot.CONTEXT): lambda function: (
+        lambda instance, payload, context: function(instance, payload, context)
+    ),
+    (Slot.CONTEXT, Slot.PAYLOAD): lambda function: (
+        lambda instance, payload, context: function(instance, context, payload)
+    ),
 }
 """Callers of the usual parameter lists; any other list goes through `_GETTERS`."""
 

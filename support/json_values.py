@@ -18,9 +18,9 @@ JSON_NAME = "__stateside_json__"
 def json_type(name: str) -> Callable[[type[T]], type[T]]:
     """Let instances of a class be stored as JSON under `json.cloudstate.io/<name>`.
 
-    The name stands in the journal for ever, so it is given, not derived from the class. The class is a dataclass, whose fields may be
-    JSON values, further dataclasses, and lists, dicts or optionals of these; or it has `to_json(self)` and a class method
-    `from_json(cls, value)`.
+    The name stands in the journal for ever, so it is given, not derived from the class. The class is a dataclass,
+    whose fields may be JSON values, further dataclasses, and lists, dicts or optionals of these; or it has
+    `to_json(self)` and a class method `from_json(cls, value)`.
     """
     if not isinstance(name, str) or not name:
         raise TypeError("json_type needs the type name to store: @json_type('item-added')")
@@ -28,7 +28,9 @@ def json_type(name: str) -> Callable[[type[T]], type[T]]:
     def mark(cls: type[T]) -> type[T]:
         custom = hasattr(cls, "to_json") and hasattr(cls, "from_json")
         if not custom and not dataclasses.is_dataclass(cls):
-            raise TypeError(f"@json_type({name!r}): {cls.__qualname__} is neither a dataclass nor has to_json and from_json")
+            raise TypeError(
+                f"@json_type({name!r}): {cls.__qualname__} is neither a dataclass nor has to_json and from_json"
+            )
         setattr(cls, JSON_NAME, name)
         return cls
 

@@ -16,7 +16,8 @@ MetadataValue = str | bytes
 class Metadata:
     """Immutable ordered multimap of names to text or bytes.
 
-    Names compare without regard to case and keep the case they were written with. `set`, `add` and `remove` return a new object.
+    Names compare without regard to case and keep the case they were written with. `set`, `add` and `remove` return a
+    new object.
     """
 
     __slots__ = ("_entries",)
@@ -73,7 +74,9 @@ class Metadata:
         if not data:
             return EMPTY_METADATA
         message = cloudstate.Metadata.FromString(data)
-        return cls((entry.key, getattr(entry, entry.WhichOneof("value") or "string_value")) for entry in message.entries)
+        return cls(
+            (entry.key, getattr(entry, entry.WhichOneof("value") or "string_value")) for entry in message.entries
+        )
 
     def to_message(self) -> Any:
         """As a cloudstate.Metadata message."""

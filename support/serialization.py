@@ -171,7 +171,7 @@ def _encode_field(kind: str, value: Any) -> bytes:
     if kind == "double":
         return struct.pack("<d", value)
     if kind in ("string", "bytes"):
-        data = value.encode() if kind == "string" else value
+        data: bytes = value.encode() if kind == "string" else value
         return _varint(len(data)) + data
     bits = 31 if kind == "int32" else 63
     if not -(1 << bits) <= value < 1 << bits:
@@ -180,7 +180,9 @@ def _encode_field(kind: str, value: Any) -> bytes:
 
 
 def decode_primitive(kind: str, data: bytes) -> Any:
-    """Field 1 of `data` as protobuf type `kind`: the first one found, other fields skipped, the default if there is none."""
+    """Field 1 of `data` as protobuf type `kind`: the first one found, other fields skipped, the default if there is
+    none.
+    """
     if kind not in _WIRE_TYPES:
         raise SerializationError(f"Unknown primitive type {kind!r}; known are {', '.join(_WIRE_TYPES)}")
     for number, wire_type, raw in _fields(data):
@@ -214,7 +216,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     position = 0
     while position < len(data):
         tag, position = _read_varint(data, position)
-        wire_type, raw = tag & 7, None
+        wire_type = tag & 7
+        raw: int | bytes | None = None
         if wire_type == _VARINT:
             raw, position = _read_varint(data, position)
         elif wire_type in (_FIXED64, _FIXED32, _LENGTH):
@@ -223,7 +226,9 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
                 size, position = _read_varint(data, position)
             raw, position = data[position : position + size], position + size
         if raw is None or tag >> 3 == 0 or position > len(data):
-            raise SerializationError(f"Malformed primitive: field {tag >> 3} of wire type {wire_type} ends at {position}")
+            raise SerializationError(
+                f"Malformed primitive: field {tag >> 3} of wire type {wire_type} ends at {position}"
+            )
         yield tag >> 3, wire_type, raw
 
 

@@ -34,8 +34,8 @@ class Stateside:
     """The entities of one process, and the gRPC server for the proxy.
 
     entities: classes decorated as entities; more by `register`.
-    name, version: of the application, told to the proxy. Default: the first service's short name; the version of the installed
-    distribution called `name`, if there is one.
+    name, version: of the application, told to the proxy. Default: the first service's short name; the version of the
+    installed distribution called `name`, if there is one.
     type_url_prefix: host part of the type URL of stored messages.
     """
 
@@ -69,7 +69,9 @@ class Stateside:
             raise RegistrationError(f"{compiled.label}: service {compiled.service_name} is already registered")
         for other in self._types:
             if other.declaration.persistence_id == persistence_id:
-                raise RegistrationError(f"{compiled.label}: persistence id {persistence_id!r} is already that of {other.label}")
+                raise RegistrationError(
+                    f"{compiled.label}: persistence id {persistence_id!r} is already that of {other.label}"
+                )
         self._types.append(compiled)
         self._services.add(compiled.service_name)
         self._event_sourced.types[compiled.service_name] = compiled
@@ -83,7 +85,9 @@ class Stateside:
         version = self._version or distribution_version(self._name)
         return entity_spec([compiled.declaration for compiled in self._types], name, version)
 
-    def run(self, host: str | None = None, port: int | None = None, *, unix: str | None = None, grace: float = 10.0) -> None:
+    def run(
+        self, host: str | None = None, port: int | None = None, *, unix: str | None = None, grace: float = 10.0
+    ) -> None:
         """Serve until SIGTERM or SIGINT; blocks. Arguments as of `serve`."""
         uvloop.run(self.serve(host, port, unix=unix, grace=grace))
 
@@ -128,7 +132,9 @@ class Stateside:
         return self.port
 
     async def stop(self, grace: float = 10.0) -> None:
-        """Stop accepting, let commands under way finish for up to `grace` seconds, close. Does nothing when not started."""
+        """Stop accepting, let commands under way finish for up to `grace` seconds, close. Does nothing when not
+        started.
+        """
         server, self._server, self.port = self._server, None, 0
         if server is None:
             return

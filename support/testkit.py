@@ -1,8 +1,8 @@
 """Test kit: an event sourced entity in a test, without proxy and without network.
 
-The kit plays the proxy: it keeps a journal in memory, opens streams, replays them and restarts entities as the protocol says.
-Everything passes through the same encoding and the same state machine as in production, so a value that cannot be stored fails
-the test.
+The kit plays the proxy: it keeps a journal in memory, opens streams, replays them and restarts entities as the
+protocol says. Everything passes through the same encoding and the same state machine as in production, so a value
+that cannot be stored fails the test.
 
     kit = TestKit(ShoppingCart)
     result = kit.entity("alice").add_item(AddLineItem(user_id="alice", product_id="p1", name="Tea", quantity=2))
@@ -113,7 +113,9 @@ class TestKit:
 
 
 class TestEntity:
-    """One entity instance in the kit. Commands are methods, named as the rpc or in snake_case: `entity.add_item(message)`."""
+    """One entity instance in the kit. Commands are methods, named as the rpc or in snake_case:
+    `entity.add_item(message)`.
+    """
 
     __test__ = False
 
@@ -142,7 +144,8 @@ class TestEntity:
         return [self._kit.type.codec.decode(event) for event in self.journal.events]
 
     def call(self, method: str, message: Message) -> Result:
-        """Send a command and return what it led to. An async handler is run to its end, so no event loop may be running.
+        """Send a command and return what it led to. An async handler is run to its end, so no event loop may be
+        running.
 
         Raises the exception of the handler, or EntityFailure, where the entity's stream would have failed.
         """
@@ -178,7 +181,9 @@ class TestEntity:
     def _send(self, name: str, message: Message) -> None:
         method = self._method(name)
         if message.DESCRIPTOR.full_name != method.input_type.full_name:
-            raise TypeError(f"{method.full_name} takes {method.input_type.full_name}, not {message.DESCRIPTOR.full_name}")
+            raise TypeError(
+                f"{method.full_name} takes {method.input_type.full_name}, not {message.DESCRIPTOR.full_name}"
+            )
         stream = self._open()
         self._last_command_id += 1
         writer = wire.CommandWriter(_COMMAND_MEMBER, method.name, f"type.googleapis.com/{message.DESCRIPTOR.full_name}")
@@ -190,9 +195,13 @@ class TestEntity:
             self._call, self._last_command_id = _KitCall(), 0
             stream, journal = self._kit.open(self._call), self.journal
             stream.receive(
-                wire.write_init(self._kit.type.service_name, self.entity_id, journal.snapshot_sequence, journal.snapshot)
+                wire.write_init(
+                    self._kit.type.service_name, self.entity_id, journal.snapshot_sequence, journal.snapshot
+                )
             )
-            for sequence, stored in enumerate(journal.events[journal.snapshot_sequence :], journal.snapshot_sequence + 1):
+            for sequence, stored in enumerate(
+                journal.events[journal.snapshot_sequence :], journal.snapshot_sequence + 1
+            ):
                 stream.receive(wire.frame_events(sequence, [stored])[_FRAME_HEADER_BYTES:])
             if self._call.sent:
                 self._raise(wire.scan_event_sourced_out(self._call.sent.popleft()))
@@ -241,7 +250,9 @@ class TestEntity:
         """A Forward or SideEffect as the call it was made from."""
         method = self._kit.targets[call.service_name].methods_by_name[call.command_name]
         message = GetMessageClass(method.input_type).FromString(call.payload.value)
-        return ServiceCall(call.service_name, call.command_name, message, Metadata.parse(call.metadata.SerializeToString()))
+        return ServiceCall(
+            call.service_name, call.command_name, message, Metadata.parse(call.metadata.SerializeToString())
+        )
 
 
 class _KitCall:

@@ -7,8 +7,10 @@ from stateside.support import EventSourced, EventSourcedContext, command, event,
 from .protos.shoppingcart import shoppingcart_pb2 as shop
 from .protos.shoppingcart.persistence import domain_pb2 as domain
 
+SERVICE = shop.DESCRIPTOR.services_by_name["ShoppingCart"]
 
-@EventSourced(service=shop.DESCRIPTOR.services_by_name["ShoppingCart"], persistence_id="shopping-cart", snapshot_every=100)
+
+@EventSourced(service=SERVICE, persistence_id="shopping-cart", snapshot_every=100)
 class ShoppingCart:
     def __init__(self) -> None:
         self.items: dict[str, domain.LineItem] = {}

@@ -86,6 +86,7 @@ cdef class ServerConnection(Connection):
             self.beginning = (self.beginning or b"") + PyBytes_FromStringAndSize(<const char *>data, size)
             return False
         self.sniffed = True
+        announce(self, self.limits.max_streams * 2 + ANNOUNCED_ABOVE)
         if self.beginning is not None:
             self.feed(<const uint8_t *>PyBytes_AS_STRING(self.beginning), known)
             self.beginning = None
@@ -110,7 +111,6 @@ cdef class ServerConnection(Connection):
         cdef nghttp2_option *option = session_options(self.limits)
         nghttp2_session_server_new3(&self.session, server_callbacks, <void *>self, option, &memory)
         nghttp2_option_del(option)
-        announce(self, self.limits.max_streams * 2 + ANNOUNCED_ABOVE)
 
     cdef void begin_call(self, int32_t stream_id) noexcept:
         cdef ServerCall call = ServerCall.__new__(ServerCall)

@@ -1,6 +1,7 @@
 """A small client of the shopping cart, on the transport of this project: no other gRPC library is needed.
 
-`python -m examples.shopping_cart.client` buys something through a proxy at 127.0.0.1:9000 and prints the cart. From other code:
+`python -m examples.shopping_cart.client` buys something through a proxy at 127.0.0.1:9000 and prints the cart.
+From other code:
 
     async with await CartClient.connect("127.0.0.1", 9000) as client:
         await client.add_item("alice", "tea", "Green tea", 2)

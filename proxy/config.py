@@ -127,6 +127,18 @@ class Settings:
     user_function_max_connections: int = _row(
         USER_FUNCTION, 1024, Whole(1, 100_000), "Connections to the user function at once."
     )
+    user_function_max_waiting: int = _row(
+        USER_FUNCTION, 100_000, Whole(1, 100_000_000), "Entity instances that may wait for a stream; more are refused."
+    )
+    connect_timeout: float = _row(
+        USER_FUNCTION, 5.0, Duration(0.01, 600), "How long a connection to the user function may take to be made."
+    )
+    discovery_timeout: float = _row(
+        USER_FUNCTION, 10.0, Duration(0.01, 600), "How long the user function may take to say what it serves."
+    )
+    stream_close_timeout: float = _row(
+        USER_FUNCTION, 10.0, Duration(0.01, 3600), "A half-closed stream that the user function leaves open is reset."
+    )
     max_inbound_message_size: int = _row(
         USER_FUNCTION, 12 * MIB, Size(1, INT32_MAX), "Largest message accepted from the user function."
     )
@@ -165,6 +177,15 @@ class Settings:
         1000,
         Whole(1, 1_000_000),
         "Commands waiting for one entity instance; more are RESOURCE_EXHAUSTED.",
+    )
+    fair_share: int = _row(
+        ENTITIES, 100, Whole(1, 1_000_000), "Commands an instance may handle in a row while others wait for its stream."
+    )
+    max_hops: int = _row(
+        ENTITIES, 16, Whole(1, 1000), "Forwards and side effects that may follow from one call in a chain."
+    )
+    max_pending_effects: int = _row(
+        ENTITIES, 10_000, Whole(1, 10_000_000), "Side effects running at once; further ones are refused and counted."
     )
     number_of_shards: int = _row(
         ENTITIES, 100, Whole(1, 65536), "Shards of each entity type. The same everywhere and for ever."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 from stateside.proto import cloudstate
 from stateside.proxy import descriptors
@@ -101,8 +101,8 @@ class ServiceModel:
         object.__setattr__(self, "service_names", tuple(sorted(entity.service_name for entity in self.entities)))
 
 
-def proxy_info() -> cloudstate.ProxyInfo:
-    """What the proxy tells the user function about itself."""
+def proxy_info() -> Any:
+    """A `cloudstate.ProxyInfo`: what the proxy tells the user function about itself."""
     return cloudstate.ProxyInfo(
         protocol_major_version=PROTOCOL[0],
         protocol_minor_version=PROTOCOL[1],
@@ -112,8 +112,8 @@ def proxy_info() -> cloudstate.ProxyInfo:
     )
 
 
-def validate(entity_spec: cloudstate.EntitySpec, settings: Settings) -> ServiceModel:
-    """The model of a discovered EntitySpec. Raises SpecError, the first rule that is broken."""
+def validate(entity_spec: Any, settings: Settings) -> ServiceModel:
+    """The model of a discovered `cloudstate.EntitySpec`. Raises SpecError, the first rule that is broken."""
     warnings = list(_check_version(entity_spec.service_info, settings))
     built = descriptors.build(entity_spec.proto)
     if not entity_spec.entities:
@@ -216,7 +216,7 @@ def _method(service: ServiceDescriptor, method: MethodDescriptor) -> MethodModel
         client_streaming=bool(method.client_streaming),
         server_streaming=bool(method.server_streaming),
         key_fields=tuple((key.number, _key_type(key, method.input_type)) for key in keys),
-        enums={key.number: _enum_names(key) for key in keys if key.enum_type is not None},
+        enums={key.number: _enum_names(key.enum_type) for key in keys if key.enum_type is not None},
     )
 
 
@@ -230,10 +230,10 @@ def _key_type(key: FieldDescriptor, message: Descriptor) -> str:
     return KEY_TYPES[key.type]
 
 
-def _enum_names(key: FieldDescriptor) -> dict[int, str]:
+def _enum_names(enum: EnumDescriptor) -> dict[int, str]:
     """Value names by number; of aliases, the first declared."""
     names: dict[int, str] = {}
-    for value in key.enum_type.values:
+    for value in enum.values:
         names.setdefault(value.number, value.name)
     return names
 

@@ -4,7 +4,6 @@ v1alpha answers as the reference proxy does, because its users and its TCK rely 
 response, and each file comes alone. v1 answers as its standard says: NOT_FOUND, and a file comes with all it imports.
 """
 
-from collections.abc import Container
 from typing import Any, cast
 
 from google.protobuf.descriptor import FileDescriptor
@@ -63,11 +62,9 @@ class Catalog:
 
     def __init__(self, model: ServiceModel) -> None:
         self.services = model.service_names
-        self._user_files = model.descriptors.raw
-        self._own_files = {proto.pool().FindServiceByName(name).file.name for name in OWN_SERVICES}
-        self._pools: tuple[tuple[Any, Container[str]], ...] = (
-            (model.descriptors.pool, self._user_files),
-            (proto.pool(), self._own_files),
+        self._pools: tuple[tuple[Any, dict[str, bytes]], ...] = (
+            (model.descriptors.pool, model.descriptors.raw),
+            (proto.pool(), _own_files()),
         )
 
     def by_name(self, name: str) -> FileDescriptor:
@@ -80,11 +77,8 @@ class Catalog:
     def by_symbol(self, symbol: str) -> FileDescriptor:
         """Of a message, enum, service, method, field or extension, nested ones too."""
         for pool, files in self._pools:
-            try:
-                found: FileDescriptor = pool.FindFileContainingSymbol(symbol)
-            except KeyError:
-                continue
-            if found.name in files:
+            found = _defining_file(pool, symbol)
+            if found is not None and found.name in files:
                 return found
         raise NotFound(f"no symbol {symbol}")
 
@@ -107,6 +101,25 @@ class Catalog:
                 continue
             return sorted(extension.number for extension in pool.FindAllExtensions(message))
         raise NotFound(f"no message {containing_type}")
+
+    def raw(self, file: FileDescriptor) -> bytes:
+        """A file as it came: what the runtime serializes leaves out what it takes for granted."""
+        return next(files[file.name] for pool, files in self._pools if pool is file.pool)
+
+
+def _own_files() -> dict[str, bytes]:
+    files = [proto.pool().FindServiceByName(name).file for name in OWN_SERVICES]
+    return {file.name: file.serialized_pb for file in files}
+
+
+def _defining_file(pool: Any, symbol: str) -> FileDescriptor | None:
+    for find in (pool.FindFileContainingSymbol, lambda name: pool.FindMethodByName(name).containing_service.file):
+        try:
+            found: FileDescriptor = find(symbol)
+            return found
+        except KeyError:
+            continue
+    return None
 
 
 class Reflection:
@@ -153,7 +166,7 @@ class Reflection:
 
     def _files(self, response: Any, file: FileDescriptor) -> None:
         files = [file] if self._alpha else _with_imports(file)
-        response.file_descriptor_response.file_descriptor_proto.extend(each.serialized_pb for each in files)
+        response.file_descriptor_response.file_descriptor_proto.extend(map(self._catalog.raw, files))
 
     def _extension_numbers(self, response: Any, name: str) -> None:
         numbers = self._catalog.extension_numbers(name)

@@ -22,7 +22,7 @@ import grpc.aio
 
 from ..protos.tck import eventsourced_pb2 as model
 from . import messages
-from .user_function import PATIENCE_S, ScriptedUserFunction, soon
+from .user_function import PATIENCE_S, EntityStream, ScriptedUserFunction, soon
 
 READY_LINE = "Stateside serves http://"
 START_PATIENCE_S = 20.0
@@ -297,3 +297,28 @@ class World:
         await self.proxy.start()
         await self.client.close()
         self.client = Client(self.proxy.port)
+
+    async def next_life(self, key: str, stream: EntityStream) -> tuple[list[Any], EntityStream]:
+        """Make the user function ask for a restart of an idle entity: what its next instance is sent up to its first command,
+        and the new stream, idle again."""
+        call = self.client.start(key)
+        last = await stream.next()
+        await stream.send(messages.failed(last.command.id, "restart, please", restart=True))
+        assert await call == unknown("restart, please")
+        await stream.close_as_asked()
+        stream = await self.user_function.stream(key)
+        call = self.client.start(key)
+        sent = []
+        while not (message := await stream.next()).HasField("command"):
+            sent.append(message)
+        await stream.send(messages.reply(message.command.id))
+        assert await call == ok()
+        return sent, stream
+
+    async def busy(self, key: str, *actions: Any, **more: Any) -> tuple[asyncio.Task[Outcome], EntityStream]:
+        """A call of a played entity without history whose command is now with the user function."""
+        call = self.client.start(key, *actions, **more)
+        stream = await self.user_function.ready_stream(key, more.get("service", messages.MODEL))
+        first = await stream.next()
+        assert first == messages.command(1, key, *actions, service=more.get("service", messages.MODEL))
+        return call, stream

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Ask again and again, for what can only be asked for."""
+
+    async def poll() -> None:
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+    await soon(poll(), what)
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -297,6 +307,21 @@ class World:
         await self.proxy.start()
         await self.client.close()
         self.client = Client(self.proxy.port)
+
+    async def queued(self, count: int, service: str = messages.MODEL) -> None:
+        """Wait until so many commands of an entity type wait behind others."""
+
+        async def now() -> bool:
+            metrics = await self.proxy.metrics(service)
+            return metrics["stashed_commands_total"] - metrics["unstashed_commands_total"] == count
+
+        await eventually(now, f"{count} commands queued")
+
+    async def until_metric(self, name: str, value: float, service: str = messages.MODEL) -> None:
+        async def now() -> bool:
+            return (await self.proxy.metrics(service)).get(name) == value
+
+        await eventually(now, f"{name} = {value:g}")
 
     async def next_life(self, key: str, stream: EntityStream) -> tuple[list[Any], EntityStream]:
         """Make the user function ask for a restart of an idle entity: what its next instance is sent up to its first command,

@@ -20,6 +20,8 @@ PACKAGES = ["proxy", "_speedups", "journal", "support", "proto", "bench"]
 EXTENSIONS = {
     "_speedups.wire": [],
     "_speedups.h2": ["nghttp2"],
+    "_speedups.logwriter": ["lmdb"],
+    "_speedups.logreader": ["lmdb"],
     "_speedups.log": ["lmdb"],
     "bench.native": [],
 }

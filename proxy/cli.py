@@ -5,6 +5,7 @@ Options of `proxy` are made from the table of settings. Nothing heavy is importe
 
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
@@ -15,25 +16,27 @@ from stateside.proxy.version import VERSION
 EXIT_CONFIG = 2
 
 
-class LazyGroup(click.Group):
-    """A group that imports `journal` only when it is asked for."""
+class JournalGroup(click.Group):
+    """Commands of the journal, imported only when one of them is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), "journal"})
+        return self._real().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name != "journal":
-            return super().get_command(ctx, cmd_name)
-        from importlib import import_module
+        return self._real().get_command(ctx, cmd_name)
 
-        command: click.Command = import_module("stateside.journal.cli").journal
-        return command
+    def _real(self) -> click.Group:
+        group: click.Group = import_module("stateside.journal.cli").journal
+        return group
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(VERSION, prog_name="stateside")
 def main() -> None:
     """Stateside: the sidecar that keeps the state of your services."""
+
+
+main.add_command(JournalGroup("journal", help="Look into the journal, check it, copy it."))
 
 
 def _options(command: Any) -> Any:
@@ -60,8 +63,6 @@ def proxy(config_path: str | None, **given: str | None) -> None:
     Each option is also a key of stateside.toml and, as shown in brackets after the default, an environment variable.
     """
     settings = _load(config_path, {key: text for key, text in given.items() if text is not None})
-    from importlib import import_module
-
     import_module("stateside.proxy.server").main(settings)
 
 

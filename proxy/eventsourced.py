@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 STREAM_PATH = b"/cloudstate.eventsourced.EventSourced/handle"
 COMMAND_MEMBER = 3  # EventSourcedStreamIn.command
+CRASH_CLOSE_TIMEOUT = 1.0  # seconds that a failed stream gets to complete by itself before it is reset
 
 log = get_logger(__name__)
 
@@ -159,7 +160,6 @@ class Entities:
         self.stash_depth = self.settings.stash_depth
         idle = model.passivation_timeout
         self.passivation_timeout = idle if idle is not None else self.settings.passivation_timeout
-        close = min(self.settings.relay_timeout, self.settings.stream_close_timeout)
         # Seconds of standstill after which ON_TIMEOUT is called, by state; 0 = never.
         self.timeouts = tuple(
             {
@@ -168,11 +168,13 @@ class Entities:
                 State.READY: self.passivation_timeout,
                 State.BUSY: self.relay_timeout,
                 State.STORING: 0.0,  # the journal always answers
-                State.CLOSING: close,
+                State.CLOSING: self.settings.stream_close_timeout,
                 State.GONE: 0.0,
             }.values()
         )
         self.check_interval = min(t for t in self.timeouts if t)
+        # Some libraries never complete a stream that they have failed, and commands may wait for it: insist earlier.
+        self.crash_close_timeout = min(self.settings.stream_close_timeout, CRASH_CLOSE_TIMEOUT)
         self.methods = {method.name: EntityMethod(self, method) for method in model.methods}
 
     def activate(self, key: str, call: ServerCall) -> Activation | None:
@@ -549,9 +551,8 @@ class Activation(Handler):
         if self.stream is not None:
             self.stream.half_close()
         self.state = State.CLOSING
-        self.touched = now = monotonic()
-        entities = self.entities
-        entities.timers.watch(self, now + entities.timeouts[State.CLOSING])
+        self.touched = monotonic()
+        self.entities.timers.watch(self, self.touched + self._timeout())
 
     def on_end(self, call: ClientCall, status: int, message: str) -> None:
         """The stream is over, for whatever reason."""
@@ -613,13 +614,18 @@ class Activation(Handler):
 
     def on_time(self, now: float) -> float:
         """Timers ask; the answer is when to ask again (0.0: never)."""
-        timeout = self.entities.timeouts[self.state]
+        timeout = self._timeout()
         if not timeout:
             return now + self.entities.check_interval if self.state != State.GONE else 0.0
         if now < self.touched + timeout:
             return self.touched + timeout
         ON_TIMEOUT[self.state](self)
         return now + self.entities.check_interval if self.state != State.GONE else 0.0
+
+    def _timeout(self) -> float:
+        if self.state == State.CLOSING and self.close_as == Close.CRASH:
+            return self.entities.crash_close_timeout
+        return self.entities.timeouts[self.state]
 
     def on_unready_timeout(self) -> None:
         text = f"entity {self.log_id} could not be activated within relay_timeout ({self.entities.relay_timeout:g} s)"
@@ -637,7 +643,8 @@ class Activation(Handler):
         self._abandon()
 
     def on_closing_timeout(self) -> None:
-        self._report("did not complete its side of the stream after it was half-closed")
+        if self.close_as != Close.CRASH:
+            self._report("did not complete its side of the stream after it was half-closed")
         self._abandon()
 
     def _abandon(self) -> None:

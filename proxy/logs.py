@@ -43,8 +43,8 @@ def configure(settings: Settings) -> None:
 
 
 def get(name: str) -> Any:
-    """A logger; `name` becomes the field `logger` of each line."""
-    return structlog.get_logger(logger=name)
+    """A logger; `name` becomes the field `part` of each line. May be asked for before `configure`."""
+    return structlog.get_logger(part=name)
 
 
 def _processors(log_format: str) -> list[Any]:

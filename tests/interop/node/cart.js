@@ -1,10 +1,10 @@
-// A shopping cart, event sourced, on the Node support library as its authors published it: a user function that owes nothing
-// to this project. It listens on HOST and PORT (0: a free one); version 0.0.3 of the library does not read them itself.
+// A shopping cart, event sourced, on the Node support library as its authors published it: a user function that owes
+// nothing to this project. It listens on HOST and PORT (0: a free one); the library, at 0.0.3, reads neither.
 "use strict";
 const path = require("path");
 const { EventSourced } = require("cloudstate");
 
-// The library looks for google/protobuf/*.proto beside a protoc that its install script downloads; protobufjs has them too.
+// The library looks for google/protobuf/*.proto beside a protoc that its install script downloads; protobufjs has them.
 const protobufjs = path.dirname(require.resolve("protobufjs/package.json", { paths: [require.resolve("cloudstate")] }));
 
 const cart = new EventSourced(

@@ -1,5 +1,6 @@
-// Stands in for the native `grpc` package, which no longer builds: everything is @grpc/grpc-js. That one lacks the
-// synchronous `Server.bind` that the Cloudstate library calls, and binds only by callback.
+// Stands in for the native package `grpc`, which no longer builds: all of @grpc/grpc-js, which binds only by callback,
+// and the synchronous `Server.bind` that the Cloudstate library calls. The version in package.json is one that the
+// library accepts, so npm gives it this package and the library stays as it is.
 "use strict";
 const grpc = require("@grpc/grpc-js");
 

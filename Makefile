@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test bench bench-kernels soak lint types proto build clean
+.PHONY: help run test bench bench-kernels soak lint types proto build interop clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -12,7 +12,7 @@ help:            ## show this list
 run: build       ## the shopping cart: user function and proxy, until Ctrl-C
 	$(BIN)/python -m examples.shopping_cart.run
 
-test: build      ## the test suite; pytest arguments in ARGS
+test: build interop  ## the test suite; pytest arguments in ARGS
 	$(BIN)/pytest $(ARGS)
 
 soak: build      ## the long runs: chaos, fuzzing
@@ -34,6 +34,9 @@ types: build     ## static types
 
 proto: build     ## rebuild what is generated from .proto files
 	$(BIN)/python scripts/generate_protos.py
+
+interop: build   ## the third-party programs of tests/interop; quick when they are there
+	@tests/interop/setup
 
 build: $(VENV)/.ready
 	@scripts/build

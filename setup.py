@@ -20,6 +20,8 @@ PACKAGES = ["proxy", "_speedups", "journal", "support", "proto", "bench"]
 EXTENSIONS = {
     "_speedups.wire": [],
     "_speedups.h2": ["nghttp2"],
+    "_speedups.logwriter": ["lmdb"],
+    "_speedups.logreader": ["lmdb"],
     "_speedups.log": ["lmdb"],
     "bench.native": [],
 }
@@ -33,6 +35,9 @@ def link_packages() -> None:
         link = INCLUDE / name
         if not link.is_symlink():
             link.symlink_to(os.path.relpath(ROOT / name, INCLUDE))
+    examples = INCLUDE.parent / "examples"
+    if not examples.is_symlink():
+        examples.symlink_to(os.path.relpath(ROOT / "examples", INCLUDE.parent))
 
 
 def extensions() -> list[Extension]:

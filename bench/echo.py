@@ -60,7 +60,7 @@ async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> Non
         b"/cloudstate.eventsourced.EventSourced/handle": entities,
         f"/{ECHO_SERVICE}/Direct".encode(): direct,
     }
-    server = Server(loop, handlers.get, limits=Limits(max_streams=max_streams))
+    server = Server(loop, handlers.get, limits=Limits(announced_streams=max_streams))
     print(json.dumps({"port": await server.listen_tcp("127.0.0.1", port)}), flush=True)
     await stopped.wait()
     connections = server.counters["connections_total"]
@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="stateside.bench.echo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, default=0, help="0 (default): a free one")
     parser.add_argument(
-        "--max-streams", type=int, default=MAX_CONCURRENT_STREAMS, help="streams allowed on a connection"
+        "--max-streams", type=int, default=MAX_CONCURRENT_STREAMS, help="streams at once allowed on a connection"
     )
     parser.add_argument("--passivation-timeout", type=int, default=DAY_MS, metavar="MS", help="told to the proxy")
     options = parser.parse_args()

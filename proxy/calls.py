@@ -17,10 +17,13 @@ class CallFailed(Exception):
         self.message = message
 
 
-async def unary(channel: Channel, path: bytes, request: bytes, timeout: float) -> bytes:
-    """Send one message, receive one. Raises CallFailed, or ChannelUnavailable when the connection is gone."""
+async def unary(channel: Channel, path: bytes, request: bytes, deadline: float) -> bytes:
+    """Send one message, receive one within `deadline` seconds.
+
+    Raises CallFailed, or ChannelUnavailable when the connection is gone.
+    """
     handler = _Unary()
-    call = channel.open(path, handler, timeout=timeout)
+    call = channel.open(path, handler, timeout=deadline)
     call.send(request)
     call.half_close()
     try:

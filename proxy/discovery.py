@@ -1,8 +1,9 @@
 """Asking the user function what it serves, and telling it what it did wrong (spec core 1, design 4).
 
-One connection is kept for this alone. As long as it lives `discover` is never called again; when it is lost the user function
-has stopped, and whoever comes back is asked afresh, because it may be another version. Clients are not dropped meanwhile: the routes
-stay until the new answer is there. An invalid answer is reported, and not asked for again until the user function restarts.
+One connection is kept for this alone. As long as it lives `discover` is never called again; when it is lost the user
+function has stopped, and whoever comes back is asked afresh, because it may be another version. Clients are not
+dropped meanwhile: the routes stay until the new answer is there. An invalid answer is reported, and not asked for
+again until the user function restarts.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Discovery:
             group.create_task(self._send_reports())
 
     def report(self, text: str) -> None:
-        """Send a UserFunctionError soon. When too many wait already, it is counted and dropped: it is in the log anyway."""
+        """Send a UserFunctionError soon. When too many wait already, it is counted and dropped: it is in the log
+        anyway."""
         try:
             self._reports.put_nowait(text)
         except asyncio.QueueFull:
@@ -58,7 +60,9 @@ class Discovery:
                 await self._discover()
             except (OSError, TimeoutError, CallFailed, ChannelUnavailable) as error:
                 self.problem = f"the user function is not available: {error or 'no answer'}"
-                log.info("user function not available yet", reason=str(error) or type(error).__name__, attempt=failures + 1)
+                log.info(
+                    "user function not available yet", reason=str(error) or type(error).__name__, attempt=failures + 1
+                )
                 await asyncio.sleep(self._delay(failures))
                 failures += 1
                 continue

@@ -1,9 +1,9 @@
 """What follows a reply: side effects in their order, then the reply itself or the forward (spec core 7).
 
-Off the hot path: replies with neither effect nor forward never come here. By the time these run the entity has been released,
-so effects and forwards may target the very entity they come from. Synchronous effects are waited for, one after the
-other; asynchronous ones are started when their turn comes and counted while they run. What an effect answers never
-changes the answer to the client. A chain that is too long fails and is named, so that loops end.
+Off the hot path: replies with neither effect nor forward never come here. By the time these run the entity has been
+released, so effects and forwards may target the very entity they come from. Synchronous effects are waited for, one
+after the other; asynchronous ones are started when their turn comes and counted while they run. What an effect
+answers never changes the answer to the client. A chain that is too long fails and is named, so that loops end.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ class Onward:
 
     __slots__ = ("_client", "_effects", "_hops", "_method", "_next", "_reply", "_router", "_running")
 
-    def __init__(
-        self, router: Router, client: ServerCall, method: EntityMethod, reply: StreamOut, key: str
-    ) -> None:
+    def __init__(self, router: Router, client: ServerCall, method: EntityMethod, reply: StreamOut, key: str) -> None:
         self._router = router
         self._client = client
         self._method = method
@@ -98,7 +96,8 @@ class Onward:
             problem = f"Side effect to unknown method {name}, from {' -> '.join(self._hops)}."
             router.report(problem)
         elif len(self._hops) > router.settings.max_hops:
-            problem = f"Side effect chain longer than max_hops ({router.settings.max_hops}): {' -> '.join(self._hops)} -> {name}"
+            chain = " -> ".join((*self._hops, name))
+            problem = f"Side effect chain longer than max_hops ({router.settings.max_hops}): {chain}"
         elif router.pending_effects >= router.settings.max_pending_effects:
             problem = f"max_pending_effects ({router.settings.max_pending_effects}) side effects are running"
         if problem or target is None:

@@ -1,12 +1,12 @@
 """Event sourced entities: the state machine between a command and its reply.
 
-On the way of a command this file stands in the middle: `EntityMethod.on_request` takes the client's bytes from the transport,
-finds the `Activation` of the entity key, and the activation passes the command to the user function over its own
-stream, stores the events of the reply, and answers the client. There is no task and no future on that way: every
-method below is called from a transport, journal or timer callback and returns at once.
+On the way of a command this file stands in the middle: `EntityMethod.on_request` takes the client's bytes from the
+transport, finds the `Activation` of the entity key, and the activation passes the command to the user function over
+its own stream, stores the events of the reply, and answers the client. There is no task and no future on that way:
+every method below is called from a transport, journal or timer callback and returns at once.
 
-One command at a time is with the user function; the others wait in the activation's stash. What the user function, the client
-and the journal may do, and what each of it leads to, is the table at the end of this file (spec core 4).
+One command at a time is with the user function; the others wait in the activation's stash. What the user function,
+the client and the journal may do, and what each of it leads to, is the table at the end of this file (spec core 4).
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 STREAM_PATH = b"/cloudstate.eventsourced.EventSourced/handle"
 COMMAND_MEMBER = 3  # EventSourcedStreamIn.command
+CRASH_CLOSE_TIMEOUT = 1.0  # seconds that a failed stream gets to complete by itself before it is reset
 
 log = get_logger(__name__)
 
@@ -159,16 +160,29 @@ class Entities:
         self.stash_depth = self.settings.stash_depth
         idle = model.passivation_timeout
         self.passivation_timeout = idle if idle is not None else self.settings.passivation_timeout
-        close = min(self.settings.relay_timeout, self.settings.stream_close_timeout)
         # Seconds of standstill after which ON_TIMEOUT is called, by state; 0 = never.
-        self.timeouts = (self.relay_timeout, self.relay_timeout, self.passivation_timeout, self.relay_timeout, 0.0, close, 0.0)
+        self.timeouts = tuple(
+            {
+                State.OPENING: self.relay_timeout,
+                State.REPLAYING: self.relay_timeout,
+                State.READY: self.passivation_timeout,
+                State.BUSY: self.relay_timeout,
+                State.STORING: 0.0,  # the journal always answers
+                State.CLOSING: self.settings.stream_close_timeout,
+                State.GONE: 0.0,
+            }.values()
+        )
         self.check_interval = min(t for t in self.timeouts if t)
+        # Some libraries never complete a stream that they have failed, and commands may wait for it: insist earlier.
+        self.crash_close_timeout = min(self.settings.stream_close_timeout, CRASH_CLOSE_TIMEOUT)
         self.methods = {method.name: EntityMethod(self, method) for method in model.methods}
 
     def activate(self, key: str, call: ServerCall) -> Activation | None:
         """A new instance for its first command; None after refusing the call because there are too many."""
         if self.router.active_instances() >= self.settings.max_entities and not self.timers.evict(1):
-            call.fail(Status.RESOURCE_EXHAUSTED, f"max_entities ({self.settings.max_entities}) instances are active and busy")
+            call.fail(
+                Status.RESOURCE_EXHAUSTED, f"max_entities ({self.settings.max_entities}) instances are active and busy"
+            )
             return None
         activation = Activation(self, key)
         self.active[key] = activation
@@ -454,8 +468,8 @@ class Activation(Handler):
         return client, method
 
     def _failed(self, reply: StreamOut, now: float) -> None:
-        """The command failed: nothing of it is kept. If events came along, or a restart is asked for, what the user function
-        has in memory is not what is stored, so a new instance follows."""
+        """The command failed: nothing of it is kept. If events came along, or a restart is asked for, what the user
+        function has in memory is not what is stored, so a new instance follows."""
         client, _ = self._completed(now)
         self.entities.metrics.failed_commands += 1
         if reply.events:
@@ -467,7 +481,8 @@ class Activation(Handler):
             self._ready(now)
 
     def _not_stored(self, error: JournalError) -> None:
-        """The journal refused: the client learns why, and the user function's state, which is ahead now, is thrown away."""
+        """The journal refused: the client learns why, and the user function's state, which is ahead now, is thrown
+        away."""
         log.error("events were not stored", entity=self.log_id, error=str(error))
         client, method = self._completed(monotonic())
         status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)
@@ -536,9 +551,8 @@ class Activation(Handler):
         if self.stream is not None:
             self.stream.half_close()
         self.state = State.CLOSING
-        self.touched = now = monotonic()
-        entities = self.entities
-        entities.timers.watch(self, now + entities.timeouts[State.CLOSING])
+        self.touched = monotonic()
+        self.entities.timers.watch(self, self.touched + self._timeout())
 
     def on_end(self, call: ClientCall, status: int, message: str) -> None:
         """The stream is over, for whatever reason."""
@@ -553,7 +567,9 @@ class Activation(Handler):
         if status == Status.OK:
             self._fail_stash(Status.UNKNOWN, "Unexpected entity termination")
         else:
-            self._fail_stash(Status.UNAVAILABLE, f"the user function is not available: {message or Status(status).name}")
+            self._fail_stash(
+                Status.UNAVAILABLE, f"the user function is not available: {message or Status(status).name}"
+            )
         self._end()
 
     def on_ready_stream_end(self, call: ClientCall, status: int, message: str) -> None:
@@ -598,13 +614,18 @@ class Activation(Handler):
 
     def on_time(self, now: float) -> float:
         """Timers ask; the answer is when to ask again (0.0: never)."""
-        timeout = self.entities.timeouts[self.state]
+        timeout = self._timeout()
         if not timeout:
             return now + self.entities.check_interval if self.state != State.GONE else 0.0
         if now < self.touched + timeout:
             return self.touched + timeout
         ON_TIMEOUT[self.state](self)
         return now + self.entities.check_interval if self.state != State.GONE else 0.0
+
+    def _timeout(self) -> float:
+        if self.state == State.CLOSING and self.close_as == Close.CRASH:
+            return self.entities.crash_close_timeout
+        return self.entities.timeouts[self.state]
 
     def on_unready_timeout(self) -> None:
         text = f"entity {self.log_id} could not be activated within relay_timeout ({self.entities.relay_timeout:g} s)"
@@ -622,7 +643,8 @@ class Activation(Handler):
         self._abandon()
 
     def on_closing_timeout(self) -> None:
-        self._report("did not complete its side of the stream after it was half-closed")
+        if self.close_as != Close.CRASH:
+            self._report("did not complete its side of the stream after it was half-closed")
         self._abandon()
 
     def _abandon(self) -> None:

@@ -1,7 +1,7 @@
 """From a path or a (service, command) to the method that serves it, over all services of the user function.
 
-The transport asks `lookup` once per path and remembers the answer; forwards and side effects ask `method`. The table changes when
-the user function was discovered (again).
+The transport asks `lookup` once per path and remembers the answer; forwards and side effects ask `method`. The table
+changes when the user function was discovered (again).
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 # Response headers that are the transport's own business (spec core 8.2).
 RESERVED_HEADERS = frozenset(
-    ("content-type", "content-length", "transfer-encoding", "date", "server", "connection", "grpc-status", "grpc-message", "te")
+    (
+        "content-type",
+        "content-length",
+        "transfer-encoding",
+        "date",
+        "server",
+        "connection",
+        "grpc-status",
+        "grpc-message",
+        "te",
+    )
 )
 MAX_TYPE_WARNINGS = 100  # distinct (method, type) pairs reported; each once
 
@@ -97,7 +107,8 @@ class Router:
             client.reply(reply.payload, response_headers(reply.metadata))
 
     def warn_type(self, method: EntityMethod, type_url: str) -> None:
-        """The reply has another type than the method promises: it is sent all the same (spec core 9.4), and said once."""
+        """The reply has another type than the method promises: it is sent all the same (spec core 9.4), and said
+        once."""
         if (method.name, type_url) in self._warned or len(self._warned) >= MAX_TYPE_WARNINGS:
             return
         self._warned.add((method.name, type_url))
@@ -112,7 +123,8 @@ class Router:
 
 
 def response_headers(metadata: bytes) -> list[tuple[bytes, bytes]]:
-    """Response headers from a serialized `Metadata` (spec core 8.2): string entries; binary entries under names that end in -bin."""
+    """Response headers from a serialized `Metadata` (spec core 8.2): string entries; binary entries under names that
+    end in -bin."""
     headers = []
     for entry in cloudstate.Metadata.FromString(metadata).entries:
         name = entry.key.lower()

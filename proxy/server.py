@@ -2,7 +2,8 @@
 
     journal -> admin port -> discovery -> main port -> ready ... SIGTERM -> drain -> passivate -> journal closed
 
-The main port opens once the user function has been discovered and then stays open whatever happens to the user function.
+The main port opens once the user function has been discovered and then stays open whatever happens to the user
+function.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ class Proxy:
         self.metrics = Metrics()
         self.timers = Timers(loop)
         self.journal = open_journal(
-            settings.journal, durability=settings.durability, map_max=settings.journal_map_max, on_broken=self._on_broken
+            settings.journal,
+            durability=settings.durability,
+            map_max=settings.journal_map_max,
+            on_broken=self._on_broken,
         )
         await self.journal.open()
         self.user_function = UserFunction(settings, self.timers.evict)
@@ -152,8 +156,7 @@ class Proxy:
         log.info("stopping", grace_seconds=self.settings.graceful_termination_timeout)
         discovery.cancel()
         await self.server.close(self.settings.graceful_termination_timeout)
-        while self.timers.evict(1000):
-            await asyncio.sleep(0)
+        self.timers.evict_all()
         self.timers.stop()
         await asyncio.sleep(0)  # half-closes leave with this turn's write
         await self.user_function.close()

@@ -1,7 +1,8 @@
 """One heap of moments for everything that waits for time: passivation, relay timeouts, streams that do not close.
 
-A target is looked at when its moment comes and says when to look again. Nothing is moved when a command comes or goes, so
-the way of a command pays one attribute for all its timeouts; each instance costs one heap operation per timeout period.
+A target is looked at when its moment comes and says when to look again. Nothing is moved when a command comes or
+goes, so the way of a command pays one attribute for all its timeouts; each instance costs one heap operation per
+timeout period.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ class Timers:
         for entry in kept:
             heappush(self._heap, entry)
         return evicted
+
+    def evict_all(self) -> None:
+        """Passivate everything that is idle: the proxy stops."""
+        for due, _order, target in list(self._heap):
+            if target.due == due:
+                target.evict()
 
     def stop(self) -> None:
         if self._handle is not None:

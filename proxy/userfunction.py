@@ -1,8 +1,8 @@
 """The connections to the user function: who gets a stream, when another connection is opened, and who waits.
 
 Every active entity holds one stream for as long as it is active, so thousands of streams are normal. A peer's
-MAX_CONCURRENT_STREAMS is honoured and followed as it changes. Further connections are opened before anybody has to wait;
-when there may be no more of them, those who wait are served in order as idle entities give their streams up.
+MAX_CONCURRENT_STREAMS is honoured and followed as it changes. Further connections are opened before anybody has to
+wait; when there may be no more of them, those who wait are served in order as idle entities give their streams up.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ async def connect(settings: Settings) -> Channel:
 
 
 class UserFunction:
-    """The pool. Bounds: `user_function_max_connections`, `user_function_streams_per_connection` (unless the peer clearly allows more),
-    `user_function_max_waiting`."""
+    """The pool. Bounds: `user_function_max_connections`, `user_function_streams_per_connection` (unless the peer
+    clearly allows more), `user_function_max_waiting`."""
 
     def __init__(self, settings: Settings, make_room: Callable[[int], int]) -> None:
         """`make_room(n)` passivates up to n idle entities, because as many wait."""
@@ -75,7 +75,7 @@ class UserFunction:
         if not self.waiting and self._open(path, borrower):
             return
         if len(self.waiting) >= self._settings.user_function_max_waiting:
-            limit = f"{len(self.waiting)} entities (user_function_max_waiting) already wait for a stream to the user function"
+            limit = f"{len(self.waiting)} entities (user_function_max_waiting) wait for a stream to the user function"
             borrower.on_no_stream(Status.RESOURCE_EXHAUSTED, limit)
             return
         self.waiting[borrower] = path

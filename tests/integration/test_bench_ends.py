@@ -6,7 +6,7 @@ from typing import Any
 
 import uvloop
 
-from stateside._speedups.h2 import Channel, ClientCall, Handler, Server, ServerCall
+from stateside._speedups.h2 import Channel, ClientCall, Handler, Limits, Server, ServerCall
 from stateside.bench.messages import MESSAGE_SIZE, echo_message, echo_requests, echo_spec, message_class
 from stateside.bench.native import FILL_EVENTS, DirectEcho, EntityEcho, Load
 from stateside.proto import cloudstate, eventsourced
@@ -134,6 +134,18 @@ async def loaded(handler: Handler, count: int, in_flight: int = 4) -> Load:
 
     await with_server({DIRECT: handler}, scenario)
     return load
+
+
+def test_the_streams_that_a_server_announces_can_be_chosen() -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        server = Server(loop, lambda path: None, limits=Limits(announced_streams=100))
+        channel = await Channel.connect(loop, "127.0.0.1", await server.listen_tcp("127.0.0.1", 0))
+        assert (channel.peer_max_streams, channel.capacity) == (100, 100)
+        channel.close()
+        await server.close()
+
+    run(scenario())
 
 
 def test_a_load_makes_exactly_so_many_calls_and_records_each() -> None:

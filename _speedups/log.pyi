@@ -1,0 +1,86 @@
+"""The LMDB store's engine: a global log of records, one per append, group-committed by a thread that never takes the GIL.
+
+It knows no contract: errors are made by `explain(kind, entity, a, b)` and handed to waiters or raised; see `ErrorKind` for
+what `a` and `b` are. All methods are called on the event loop's thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+class ErrorKind:
+    """First argument of `explain`; in brackets the numbers that go with it."""
+
+    TAKEN: int
+    """Sequence taken [asked for, last stored or in flight]."""
+    STALE: int
+    """Epoch is over [asked for, highest seen]."""
+    CORRUPT: int
+    """A record or snapshot cannot be trusted [sequence, 0]."""
+    ORPHAN: int
+    """A record at the unindexed end of the log cannot be attributed to an entity; `open` refuses [offset, 0]."""
+    FULL: int
+    """No space [errno or LMDB code, map size in bytes]."""
+    QUEUE: int
+    """Too much gathered behind the running flush [bytes, appends]."""
+    BROKEN: int
+    """A flush failed [errno or LMDB code, 0]."""
+    TOO_LARGE: int
+    """[bytes, allowed]."""
+    ENTITY: int
+    """Entity id empty or too long [bytes, allowed]."""
+    CLOSED: int
+    FORMAT: int
+    """Unknown format [found, known]."""
+    STORE: int
+    """LMDB refused [code, 0]."""
+
+Explain = Callable[[int, str | None, int, int], Exception]
+
+class Log:
+    appends: int
+    events: int
+    batches_total: int
+    batch_size_last: int
+    batch_size_max: int
+    flush_seconds: float
+    queue_bytes_now: int
+    map_size: int
+    identity: str
+    """Random name of the store, made with it."""
+    state: int
+    """0 writable, 1 full, 2 broken."""
+    opened: bool
+    tail_size: int
+    """Entities with records that the index may not have yet."""
+    def __init__(
+        self,
+        path: str,
+        *,
+        explain: Explain,
+        error_type: type[Exception],
+        on_broken: Callable[[Exception], None] | None,
+        durability: int,
+        map_size: int,
+        map_size_max: int,
+        queue_bytes: int,
+        queue_appends: int,
+        record_bytes: int,
+        tail_appends: int,
+        head_cache: int,
+        probe_interval: float,
+    ) -> None: ...
+    def open(self, loop: asyncio.AbstractEventLoop) -> None: ...
+    async def close(self) -> None: ...
+    def load(self, entity: str) -> tuple[int, int, bytes | None]:
+        """Last sequence, snapshot sequence, snapshot."""
+    def read(self, entity: str, from_sequence: int, max_bytes: int) -> tuple[list[bytes], bool]:
+        """Events, and whether there are more."""
+    def append(
+        self, entity: str, first_sequence: int, events: Sequence[bytes], snapshot: bytes | None, waiter: Any, epoch: int
+    ) -> None: ...
+    def fail_next_flush(self, code: int) -> None:
+        """For tests: the next commit or background sync fails with this errno."""
+
+def error_text(code: int) -> str:
+    """What an errno or LMDB code means."""

@@ -1,0 +1,375 @@
+"""What is stored, as the loop's thread reads it: heads, snapshots and pages of events, each record checked before use.
+
+A read looks in the index and, for what the index does not have yet, in the tails kept here: one small sorted array per entity
+that was appended to lately. The index always holds a prefix of an entity's records, so a read walks the index and then the
+tail. An LMDB snapshot is held only for the length of one call, so that readers never keep old pages alive.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp
+
+from stateside._speedups.lmdb cimport (
+    MDB_FIRST,
+    MDB_LAST,
+    MDB_MAP_RESIZED,
+    MDB_NEXT,
+    MDB_NOTFOUND,
+    MDB_PREV,
+    MDB_RDONLY,
+    MDB_SET_KEY,
+    MDB_SET_RANGE,
+    mdb_cursor_close,
+    mdb_cursor_get,
+    mdb_cursor_open,
+    mdb_cursor_renew,
+    mdb_get,
+    mdb_txn_abort,
+    mdb_txn_begin,
+    mdb_txn_renew,
+    mdb_txn_reset,
+)
+from stateside._speedups.logwriter cimport (
+    adopt_map,
+    arena_add,
+    arena_reserve,
+    pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
+from stateside._speedups.record cimport (
+    KEY_SIZE,
+    Length,
+    RecordHeader,
+    SnapshotHeader,
+    get_big_endian,
+    header_fits,
+    put_big_endian,
+    put_key,
+    record_entity,
+    record_events,
+    record_fits,
+    record_is,
+    record_lengths,
+    snapshot_fits,
+)
+
+cdef uint64_t LAST_SEQUENCE = <uint64_t>-1
+
+
+cdef class Tail:
+    def __dealloc__(self):
+        free(self.places)
+
+    cdef int add(self, uint64_t sequence, uint64_t offset) except -1:
+        cdef uint32_t larger = max(<uint32_t>2, self.capacity * 2)
+        cdef void* grown
+        if self.count == self.capacity:
+            grown = realloc(self.places, larger * sizeof(Place))
+            if grown == NULL:
+                raise MemoryError
+            self.places = <Place*>grown
+            self.capacity = larger
+        self.places[self.count].sequence = sequence
+        self.places[self.count].offset = offset
+        self.count += 1
+        return 0
+
+    cdef bint floor(self, uint64_t sequence, Place* found) noexcept:
+        # The last place that begins at or before `sequence`.
+        cdef uint32_t low = 0
+        cdef uint32_t high = self.count
+        cdef uint32_t middle
+        while low < high:
+            middle = (low + high) // 2
+            if self.places[middle].sequence <= sequence:
+                low = middle + 1
+            else:
+                high = middle
+        if low == 0:
+            return False
+        found[0] = self.places[low - 1]
+        return True
+
+
+cdef class LogReader:
+    def __init__(self, explain):
+        self.explain = explain
+        self.young_tails = {}
+        self.old_tails = {}
+
+    cdef int open(self, Writer* writer) except -1:
+        cdef int code
+        self.writer = writer
+        code = mdb_txn_begin(writer.env, NULL, MDB_RDONLY, &self.txn)
+        if code == 0:
+            code = mdb_cursor_open(self.txn, writer.index, &self.index_cursor)
+        if code == 0:
+            code = mdb_cursor_open(self.txn, writer.log, &self.log_cursor)
+        if code != 0:
+            raise self.explain(STORE, None, code, 0)
+        mdb_txn_reset(self.txn)
+        return 0
+
+    cdef void close(self) noexcept:
+        if self.index_cursor != NULL:
+            mdb_cursor_close(self.index_cursor)
+        if self.log_cursor != NULL:
+            mdb_cursor_close(self.log_cursor)
+        if self.txn != NULL:
+            mdb_txn_abort(self.txn)
+        self.index_cursor = self.log_cursor = NULL
+        self.txn = NULL
+
+    # The tails: read from the log at the start, then told by the appends.
+
+    cdef uint64_t scan_tail(self, uint64_t indexed) except? 0:
+        # Take in all records from the offset `indexed` on; returns the offset behind the last record.
+        cdef char[8] offset
+        cdef MDB_val key
+        cdef MDB_val value
+        cdef uint64_t end = indexed
+        cdef int code
+        put_big_endian(offset, indexed)
+        key.mv_data = offset
+        key.mv_size = 8
+        self.begin()
+        try:
+            code = mdb_cursor_get(self.log_cursor, &key, &value, MDB_SET_RANGE)
+            while code == 0:
+                end = get_big_endian(<const char*>key.mv_data)
+                self.scan_record(end, &value)
+                end += 1
+                code = mdb_cursor_get(self.log_cursor, &key, &value, MDB_NEXT)
+        finally:
+            self.end()
+        if code != MDB_NOTFOUND:
+            raise self.explain(STORE, None, code, 0)
+        return end
+
+    cdef int scan_record(self, uint64_t offset, MDB_val* value) except -1:
+        # Only the header has to be sound: damage behind it is found by whoever reads that entity.
+        cdef const char* record = <const char*>value.mv_data
+        cdef const RecordHeader* header = <const RecordHeader*>record
+        if not header_fits(record, value.mv_size, offset):
+            raise self.explain(ORPHAN, None, offset, 0)
+        if arena_reserve(&self.writer.young, KEY_SIZE, 1) != 0:
+            raise MemoryError
+        arena_add(&self.writer.young, record_entity(record), header.entity_size, header.first_sequence, offset)
+        entity = record_entity(record)[:header.entity_size].decode()
+        return self.note(entity, header.first_sequence, offset)
+
+    cdef int note(self, str entity, uint64_t sequence, uint64_t offset) except -1:
+        cdef Tail tail = <Tail>self.young_tails.get(entity)
+        if tail is None:
+            tail = self.young_tails[entity] = Tail()
+        return tail.add(sequence, offset)
+
+    # Answers.
+
+    cdef tuple load(self, str entity, Name name):
+        cdef uint64_t last
+        cdef uint64_t epoch
+        cdef MDB_val value
+        cdef const SnapshotHeader* snapshot
+        self.begin()
+        try:
+            self.last_sequence(entity, name, &last, &epoch)
+            if not self.snapshot_of(entity, name, &value):
+                return last, 0, None
+            snapshot = <const SnapshotHeader*>value.mv_data
+            if snapshot.sequence > last:
+                raise self.explain(CORRUPT, entity, snapshot.sequence, 0)
+            payload = (<const char*>value.mv_data)[sizeof(SnapshotHeader) : value.mv_size]
+            return last, snapshot.sequence, payload
+        finally:
+            self.end()
+
+    cdef int find_head(self, str entity, Name name, uint64_t* last_sequence, uint64_t* epoch) except -1:
+        # What the next append of the entity is checked against.
+        cdef MDB_val value
+        self.begin()
+        try:
+            self.last_sequence(entity, name, last_sequence, epoch)
+            if self.snapshot_of(entity, name, &value):
+                epoch[0] = max(epoch[0], (<const SnapshotHeader*>value.mv_data).epoch)
+        finally:
+            self.end()
+        return 0
+
+    cdef tuple read(self, str entity, Name name, uint64_t sequence, size_t max_bytes):
+        cdef list events = []
+        self.begin()
+        try:
+            more = self.collect(entity, name, sequence, max_bytes, events)
+        finally:
+            self.end()
+        return events, more
+
+    cdef bint collect(self, str entity, Name name, uint64_t sequence, size_t max_bytes, list events) except -1:
+        # Fill one page. True: it ended before the last event.
+        cdef Place place
+        cdef bint indexed
+        cdef size_t size = 0
+        cdef const char* record
+        cdef const RecordHeader* header
+        cdef bint found = self.first_place(entity, name, sequence, &place, &indexed)
+        while found:
+            record = self.record_at(entity, name, &place, True)
+            if take_events(record, sequence, max_bytes, &size, events):
+                return True
+            header = <const RecordHeader*>record
+            found = self.next_place(entity, name, header.first_sequence + header.event_count, &place, &indexed)
+        return False
+
+    # The LMDB snapshot.
+
+    cdef int begin(self) except -1:
+        cdef int code
+        pthread_mutex_lock(&self.writer.map_lock)
+        code = self.renew()
+        if code == MDB_MAP_RESIZED:
+            pthread_mutex_unlock(&self.writer.map_lock)
+            adopt_map(self.writer)
+            pthread_mutex_lock(&self.writer.map_lock)
+            code = self.renew()
+        if code != 0:
+            pthread_mutex_unlock(&self.writer.map_lock)
+            raise self.explain(STORE, None, code, 0)
+        return 0
+
+    cdef int renew(self) noexcept:
+        cdef int code = mdb_txn_renew(self.txn)
+        if code == 0:
+            code = mdb_cursor_renew(self.txn, self.index_cursor)
+        if code == 0:
+            code = mdb_cursor_renew(self.txn, self.log_cursor)
+        return code
+
+    cdef void end(self) noexcept:
+        mdb_txn_reset(self.txn)
+        pthread_mutex_unlock(&self.writer.map_lock)
+
+    # Places: where an entity's records are.
+
+    cdef int last_sequence(self, str entity, Name name, uint64_t* last_sequence, uint64_t* epoch) except -1:
+        cdef Place place
+        cdef const RecordHeader* header
+        last_sequence[0] = epoch[0] = 0
+        if not self.tail_floor(entity, LAST_SEQUENCE, &place) and not self.index_floor(name, LAST_SEQUENCE, &place):
+            return 0
+        header = <const RecordHeader*>self.record_at(entity, name, &place, False)
+        last_sequence[0] = header.first_sequence + header.event_count - 1
+        epoch[0] = header.epoch
+        return 0
+
+    cdef bint first_place(self, str entity, Name name, uint64_t sequence, Place* place, bint* indexed) except -1:
+        # The record that holds `sequence`, or the last one before it.
+        indexed[0] = False
+        if self.tail_floor(entity, sequence, place):
+            return True
+        indexed[0] = True
+        if self.index_floor(name, sequence, place):
+            return True
+        if self.tail_floor(entity, LAST_SEQUENCE, place) or self.index_floor(name, LAST_SEQUENCE, place):
+            raise self.explain(CORRUPT, entity, sequence, 0)
+        return False
+
+    cdef bint next_place(self, str entity, Name name, uint64_t expected, Place* place, bint* indexed) except -1:
+        # The record that begins with `expected`, or False at the end. Anything behind a gap is corruption.
+        if indexed[0]:
+            if self.index_next(name, place):
+                if place.sequence != expected:
+                    raise self.explain(CORRUPT, entity, expected, 0)
+                return True
+            indexed[0] = False
+        if not self.tail_floor(entity, LAST_SEQUENCE, place) or place.sequence < expected:
+            return False
+        if not self.tail_floor(entity, expected, place) or place.sequence != expected:
+            raise self.explain(CORRUPT, entity, expected, 0)
+        return True
+
+    cdef bint tail_floor(self, str entity, uint64_t sequence, Place* place) except -1:
+        cdef Tail tail = <Tail>self.young_tails.get(entity)
+        if tail is not None and tail.floor(sequence, place):
+            return True
+        tail = <Tail>self.old_tails.get(entity)
+        return tail is not None and tail.floor(sequence, place)
+
+    cdef bint index_floor(self, Name name, uint64_t sequence, Place* place) noexcept:
+        cdef char[KEY_SIZE] packed
+        cdef MDB_val key
+        cdef MDB_val value
+        cdef int code
+        key.mv_size = put_key(packed, name.data, name.size, sequence)
+        key.mv_data = packed
+        code = mdb_cursor_get(self.index_cursor, &key, &value, MDB_SET_RANGE)
+        if code == MDB_NOTFOUND:
+            code = mdb_cursor_get(self.index_cursor, &key, &value, MDB_LAST)
+        elif code == 0 and not (key.mv_size == name.size + 9 and memcmp(key.mv_data, packed, key.mv_size) == 0):
+            code = mdb_cursor_get(self.index_cursor, &key, &value, MDB_PREV)
+        return code == 0 and read_entry(name, &key, &value, place)
+
+    cdef bint index_next(self, Name name, Place* place) noexcept:
+        cdef MDB_val key
+        cdef MDB_val value
+        return mdb_cursor_get(self.index_cursor, &key, &value, MDB_NEXT) == 0 and read_entry(name, &key, &value, place)
+
+    # Records and snapshots, checked.
+
+    cdef const char* record_at(self, str entity, Name name, Place* place, bint whole) except NULL:
+        # `whole`: the events are wanted too, not just the header.
+        cdef char[8] offset
+        cdef MDB_val key
+        cdef MDB_val value
+        cdef bint sound
+        cdef const char* record
+        put_big_endian(offset, place.offset)
+        key.mv_data = offset
+        key.mv_size = 8
+        sound = mdb_cursor_get(self.log_cursor, &key, &value, MDB_SET_KEY) == 0
+        record = <const char*>value.mv_data
+        if sound:
+            sound = (record_fits if whole else header_fits)(record, value.mv_size, place.offset)
+        if not sound or not record_is(record, name.data, name.size, place.sequence):
+            raise self.explain(CORRUPT, entity, place.sequence, 0)
+        return record
+
+    cdef bint snapshot_of(self, str entity, Name name, MDB_val* value) except -1:
+        cdef MDB_val key
+        cdef int code
+        key.mv_data = <void*>name.data
+        key.mv_size = name.size
+        code = mdb_get(self.txn, self.writer.snapshots, &key, value)
+        if code == MDB_NOTFOUND:
+            return False
+        if code != 0 or not snapshot_fits(<const char*>value.mv_data, value.mv_size, name.data, name.size):
+            raise self.explain(CORRUPT, entity, 0, 0)
+        return True
+
+
+cdef bint read_entry(Name name, MDB_val* key, MDB_val* value, Place* place) noexcept:
+    # An index entry's place, if it is one of this entity.
+    cdef const char* packed = <const char*>key.mv_data
+    if key.mv_size != name.size + 9 or value.mv_size != 8 or memcmp(packed, name.data, name.size) != 0:
+        return False
+    if packed[name.size] != <char>0xFF:
+        return False
+    place.sequence = get_big_endian(packed + name.size + 1)
+    place.offset = get_big_endian(<const char*>value.mv_data)
+    return True
+
+
+cdef bint take_events(const char* record, uint64_t sequence, size_t max_bytes, size_t* size, list events) except -1:
+    # Append the record's events from `sequence` on. True: the page is full before the record's end.
+    cdef const RecordHeader* header = <const RecordHeader*>record
+    cdef const Length* lengths = record_lengths(record)
+    cdef const char* event = record_events(record)
+    cdef uint32_t i
+    for i in range(header.event_count):
+        if header.first_sequence + i >= sequence:
+            size[0] += lengths[i].size + sizeof(Length)
+            if size[0] > max_bytes and events:
+                return True
+            events.append(PyBytes_FromStringAndSize(event, lengths[i].size))
+        event += lengths[i].size
+    return False

@@ -1,0 +1,32 @@
+"""What every store accepts, checked the same way by all of them before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stateside.journal.contract import JournalError, TooLarge
+
+MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
+
+
+def entity_error(entity: str) -> JournalError | None:
+    """Why this entity id cannot be stored, or None."""
+    size = len(entity.encode("utf-8", "surrogatepass"))
+    if size == 0:
+        return JournalError("entity id is empty: events can only be kept for an entity that has a name")
+    if size > MAX_ENTITY_BYTES:
+        return TooLarge(f"entity id {entity[:40]!r}... has {size} bytes, at most {MAX_ENTITY_BYTES} are possible")
+    return None
+
+
+def check_append(first_sequence: int, events: Sequence[bytes], snapshot: bytes | None) -> None:
+    """Refuse what no correct caller asks for."""
+    if first_sequence < 1:
+        raise ValueError(f"first_sequence is {first_sequence}, sequences begin at 1")
+    if not events and (snapshot is None or first_sequence == 1):
+        raise ValueError("nothing to append: no events, and no stored event that a snapshot could cover")
+
+
+def check_read(from_sequence: int) -> None:
+    if from_sequence < 1:
+        raise ValueError(f"from_sequence is {from_sequence}, sequences begin at 1")

@@ -1,0 +1,142 @@
+"""A journal in memory: for tests, development and services whose state may vanish with the process.
+
+It behaves like a durable store in everything that a caller can see: appends are acknowledged from a later loop callback, all
+waiters of one loop turn together, and space is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from stateside.journal.contract import (
+    Durability,
+    Full,
+    Head,
+    Journal,
+    JournalError,
+    Page,
+    SequenceTaken,
+    StaleEpoch,
+    Waiter,
+)
+from stateside.journal.limits import check_append, check_read, entity_error
+
+
+class MemoryJournal(Journal):
+    """Events and snapshots in dictionaries, at most `max_bytes` of them."""
+
+    durability = Durability.NONE
+
+    def __init__(self, max_bytes: int = 1 << 30) -> None:
+        self.appends = 0
+        self.events = 0
+        self.size_bytes = 0
+        self._max_bytes = max_bytes
+        self._entities: dict[str, _Entity] = {}
+        self._answers: list[tuple[Waiter, JournalError | None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        self._answer()
+        self._loop = None
+
+    @property
+    def writable(self) -> bool:
+        return self._loop is not None and self.size_bytes < self._max_bytes
+
+    def load(self, entity: str, waiter: Waiter) -> None:
+        if error := entity_error(entity):
+            return waiter.on_loaded(None, error)
+        found = self._entities.get(entity)
+        if found is None:
+            waiter.on_loaded(Head(0, 0, None), None)
+        else:
+            waiter.on_loaded(Head(len(found.events), found.snapshot_sequence, found.snapshot), None)
+
+    def read(self, entity: str, from_sequence: int, max_bytes: int, waiter: Waiter) -> None:
+        check_read(from_sequence)
+        if error := entity_error(entity):
+            return waiter.on_page(None, error)
+        found = self._entities.get(entity)
+        events = found.events if found else []
+        end = _page_end(events, from_sequence - 1, max_bytes)
+        waiter.on_page(Page(from_sequence, events[from_sequence - 1 : end], end < len(events)), None)
+
+    def append(
+        self,
+        entity: str,
+        first_sequence: int,
+        events: Sequence[bytes],
+        snapshot: bytes | None,
+        waiter: Waiter,
+        epoch: int = 0,
+    ) -> None:
+        check_append(first_sequence, events, snapshot)
+        error = self._refusal(entity, first_sequence, epoch)
+        if error is None:
+            self._store(entity, events, snapshot, epoch)
+        self._acknowledge(waiter, error)
+
+    def _refusal(self, entity: str, first_sequence: int, epoch: int) -> JournalError | None:
+        if error := entity_error(entity):
+            return error
+        found = self._entities.get(entity)
+        last = len(found.events) if found else 0
+        if found and epoch < found.epoch:
+            return StaleEpoch(f"{entity}: epoch {epoch} is over, the entity is owned under epoch {found.epoch}")
+        if first_sequence != last + 1:
+            return SequenceTaken(f"{entity}: sequence {first_sequence} does not follow the last one, {last}; load again")
+        if not self.writable:
+            return Full(f"{entity}: the journal in memory is full ({self.size_bytes} of {self._max_bytes} bytes)")
+        return None
+
+    def _store(self, entity: str, events: Sequence[bytes], snapshot: bytes | None, epoch: int) -> None:
+        found = self._entities.setdefault(entity, _Entity())
+        found.epoch = epoch
+        found.events.extend(events)
+        self.size_bytes += sum(map(len, events))
+        if snapshot is not None:
+            self.size_bytes += len(snapshot) - len(found.snapshot or b"")
+            found.snapshot, found.snapshot_sequence = snapshot, len(found.events)
+        self.appends += 1
+        self.events += len(events)
+
+    def _acknowledge(self, waiter: Waiter, error: JournalError | None) -> None:
+        if self._loop is None:
+            raise JournalError("the journal is not open")
+        if not self._answers:
+            self._loop.call_soon(self._answer)
+        self._answers.append((waiter, error))
+
+    def _answer(self) -> None:
+        answers, self._answers = self._answers, []
+        for waiter, error in answers:
+            try:
+                waiter.on_appended(error)
+            except Exception as exception:
+                report = {"message": "a journal's waiter failed", "exception": exception}
+                asyncio.get_running_loop().call_exception_handler(report)
+
+
+class _Entity:
+    __slots__ = ("epoch", "events", "snapshot", "snapshot_sequence")
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.events: list[bytes] = []
+        self.snapshot: bytes | None = None
+        self.snapshot_sequence = 0
+
+
+def _page_end(events: list[bytes], start: int, max_bytes: int) -> int:
+    """Index behind the last event of a page: at least one, then as many as fit."""
+    size = 0
+    for index in range(start, len(events)):
+        size += len(events[index])
+        if size > max_bytes and index > start:
+            return index
+    return len(events)

@@ -1,0 +1,272 @@
+"""What every journal promises (journal/contract.py), checked against each store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from tests.helpers.journal import Answer, append, load, read_all, read_page, run
+
+from stateside.journal import open_journal
+from stateside.journal.contract import Head, Journal, JournalError, SequenceTaken, StaleEpoch, TooLarge
+
+Scenario = Callable[[Journal], Awaitable[None]]
+
+
+@pytest.fixture(params=["memory", "lmdb", "lmdb-relaxed", "lmdb-none"])
+def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
+    """Runs a scenario on an open journal."""
+    url = "memory:" if request.param == "memory" else f"lmdb:{tmp_path / 'journal'}"
+    durability = (request.param.partition("-")[2] or "durable") if url != "memory:" else "none"
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Journal]:
+        journal = open_journal(url, durability)  # type: ignore[arg-type]
+        await journal.open()
+        yield journal
+        await journal.close()
+
+    async def play(scenario: Scenario) -> None:
+        async with opened() as journal:
+            await scenario(journal)
+
+    return lambda scenario: run(play(scenario))
+
+
+def test_an_unknown_entity_has_no_events_and_no_snapshot(check):
+    async def scenario(journal):
+        assert await load(journal, "nobody") == Head(0, 0, None)
+        page = await read_page(journal, "nobody")
+        assert (page.events, page.more) == ([], False)
+
+    check(scenario)
+
+
+def test_events_are_read_in_the_order_of_their_sequences(check):
+    async def scenario(journal):
+        await append(journal, "cart", 1, b"a", b"b")
+        await append(journal, "cart", 3, b"c")
+        await append(journal, "other", 1, b"x")
+        assert await read_all(journal, "cart") == [b"a", b"b", b"c"]
+        assert await read_all(journal, "cart", 2) == [b"b", b"c"]
+        assert await read_all(journal, "cart", 4) == []
+        assert (await load(journal, "cart")).last_sequence == 3
+
+    check(scenario)
+
+
+def test_events_may_be_empty_or_hold_any_byte(check):
+    events = [b"", bytes(range(256)), b"\0" * 5000, b""]
+
+    async def scenario(journal):
+        await append(journal, "bytes", 1, *events)
+        assert await read_all(journal, "bytes") == events
+
+    check(scenario)
+
+
+def test_a_page_holds_at_least_one_event_and_about_max_bytes_at_most(check):
+    events = [bytes([i]) * 100 for i in range(50)]
+
+    async def scenario(journal):
+        await append(journal, "pages", 1, *events[:30])
+        for index in range(30, 50):
+            await append(journal, "pages", index + 1, events[index])
+        one = await read_page(journal, "pages", 7, max_bytes=1)
+        assert (one.events, one.more) == ([events[6]], True)
+        some = await read_page(journal, "pages", 1, max_bytes=1000)
+        assert 5 <= len(some.events) <= 10
+        last = await read_page(journal, "pages", 50, max_bytes=1)
+        assert (last.events, last.more) == ([events[49]], False)
+        assert await read_all(journal, "pages", max_bytes=700) == events
+
+    check(scenario)
+
+
+def test_an_append_is_never_answered_before_it_returns(check):
+    async def scenario(journal):
+        good, bad = Answer(), Answer()
+        journal.append("later", 1, [b"a"], None, good)
+        journal.append("later", 7, [b"a"], None, bad)
+        assert not good.done.is_set()
+        assert not bad.done.is_set()
+        await good.result()
+        with pytest.raises(SequenceTaken):
+            await bad.result()
+
+    check(scenario)
+
+
+def test_all_appends_of_one_loop_turn_are_answered_in_one_loop_turn(check):
+    async def scenario(journal):
+        turn = 0
+        turns: list[int] = []
+        answers = [Answer(lambda _: turns.append(turn)) for _ in range(20)]
+        for index, answer in enumerate(answers):
+            journal.append(f"entity-{index}", 1, [b"event"], None, answer)
+        while not answers[-1].done.is_set():
+            turn += 1
+            await asyncio.sleep(0)
+        assert len(turns) == 20
+        assert len(set(turns)) == 1
+
+    check(scenario)
+
+
+def test_appends_of_one_entity_may_follow_each_other_before_the_first_is_answered(check):
+    async def scenario(journal):
+        answers = [Answer() for _ in range(10)]
+        for index, answer in enumerate(answers):
+            journal.append("fast", index + 1, [b"%d" % index], None, answer)
+        for answer in answers:
+            await answer.result()
+        assert await read_all(journal, "fast") == [b"%d" % index for index in range(10)]
+
+    check(scenario)
+
+
+@pytest.mark.parametrize("first", [1, 2, 4, 5, 99])
+def test_an_append_that_does_not_follow_the_last_sequence_is_refused(check, first):
+    async def scenario(journal):
+        await append(journal, "dense", 1, b"a", b"b")
+        with pytest.raises(SequenceTaken, match="dense.*2"):
+            await append(journal, "dense", first, b"c")
+        await append(journal, "dense", 3, b"c")
+        assert await read_all(journal, "dense") == [b"a", b"b", b"c"]
+
+    check(scenario)
+
+
+def test_an_append_under_an_epoch_that_is_over_is_refused(check):
+    async def scenario(journal):
+        await append(journal, "owned", 1, b"a", epoch=3)
+        with pytest.raises(StaleEpoch, match="owned.*2.*3"):
+            await append(journal, "owned", 2, b"late", epoch=2)
+        await append(journal, "owned", 2, b"b", epoch=3)
+        await append(journal, "owned", 3, b"c", epoch=9)
+        assert await read_all(journal, "owned") == [b"a", b"b", b"c"]
+
+    check(scenario)
+
+
+def test_a_snapshot_covers_the_last_event_it_was_stored_with(check):
+    async def scenario(journal):
+        await append(journal, "snap", 1, b"a", b"b", snapshot=b"ab")
+        assert await load(journal, "snap") == Head(2, 2, b"ab")
+        await append(journal, "snap", 3, b"c")
+        assert await load(journal, "snap") == Head(3, 2, b"ab")
+        await append(journal, "snap", 4, b"d", snapshot=b"")
+        assert await load(journal, "snap") == Head(4, 4, b"")
+        assert await read_all(journal, "snap") == [b"a", b"b", b"c", b"d"]
+
+    check(scenario)
+
+
+def test_a_snapshot_alone_covers_the_events_stored_before(check):
+    async def scenario(journal):
+        await append(journal, "alone", 1, b"a", epoch=1)
+        await append(journal, "alone", 2, snapshot=b"A", epoch=2)
+        assert await load(journal, "alone") == Head(1, 1, b"A")
+        with pytest.raises(StaleEpoch):
+            await append(journal, "alone", 2, b"b", epoch=1)
+        with pytest.raises(SequenceTaken):
+            await append(journal, "alone", 5, snapshot=b"ahead", epoch=2)
+        assert await load(journal, "alone") == Head(1, 1, b"A")
+
+    check(scenario)
+
+
+def test_a_refused_append_leaves_no_snapshot_behind(check):
+    async def scenario(journal):
+        await append(journal, "clean", 1, b"a")
+        with pytest.raises(SequenceTaken):
+            await append(journal, "clean", 5, b"e", snapshot=b"bad")
+        assert await load(journal, "clean") == Head(1, 0, None)
+
+    check(scenario)
+
+
+def test_entities_whose_names_begin_alike_do_not_mix(check):
+    names = ["a", "aa", "a\0", "a\0\0\0\0\0\0\0\0", "a/b", "ä", "a" * 480]
+
+    async def scenario(journal):
+        for name in names:
+            await append(journal, name, 1, name.encode(), b"2")
+        for name in names:
+            assert await read_all(journal, name) == [name.encode(), b"2"]
+            assert (await load(journal, name)).last_sequence == 2
+
+    check(scenario)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 481, "ü" * 241])
+def test_an_entity_id_that_cannot_be_a_key_is_refused_by_every_method(check, name):
+    async def scenario(journal):
+        for attempt in (append(journal, name, 1, b"a"), load(journal, name), read_page(journal, name)):
+            with pytest.raises(JournalError, match="bytes|empty") as caught:
+                await attempt
+            assert name == "" or isinstance(caught.value, TooLarge)
+
+    check(scenario)
+
+
+def test_what_no_correct_caller_asks_for_is_an_exception_at_once(check):
+    async def scenario(journal):
+        for first, events, snapshot in [(0, [b"a"], None), (1, [], None), (1, [], b"s"), (5, [], None)]:
+            with pytest.raises(ValueError, match="sequence|nothing to append"):
+                journal.append("wrong", first, events, snapshot, Answer())
+        with pytest.raises(ValueError, match="sequences begin at 1"):
+            journal.read("wrong", 0, 100, Answer())
+        assert (await load(journal, "wrong")).last_sequence == 0
+
+    check(scenario)
+
+
+def test_an_exception_in_a_waiter_is_reported_and_the_others_are_answered(check):
+    async def scenario(journal):
+        def explode(_: Answer) -> None:
+            raise RuntimeError("waiter broke")
+
+        reports: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        first, second = Answer(explode), Answer()
+        journal.append("one", 1, [b"a"], None, first)
+        journal.append("two", 1, [b"a"], None, second)
+        await second.result()
+        assert first.done.is_set()
+        assert [str(report["exception"]) for report in reports] == ["waiter broke"]
+
+    check(scenario)
+
+
+def test_a_journal_is_writable_while_it_is_open(check):
+    async def scenario(journal):
+        assert journal.writable
+        await journal.close()
+        assert not journal.writable
+
+    check(scenario)
+
+
+def test_closing_answers_the_appends_under_way(check):
+    async def scenario(journal):
+        answers = [Answer() for _ in range(5)]
+        for index, answer in enumerate(answers):
+            journal.append("closing", index + 1, [b"a"], None, answer)
+        await journal.close()
+        assert [answer.done.is_set() for answer in answers] == [True] * 5
+        assert [answer.error for answer in answers] == [None] * 5
+
+    check(scenario)
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "wrong"),
+    [("files:/x", {}, "files:/x"), ("lmdb:", {}, "lmdb:"), ("memory:", {"map_size": 1}, "map_size"), ("lmdb:x", {"size": 1}, "size")],
+)
+def test_an_unknown_url_or_setting_is_named(url, settings, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        open_journal(url, **settings)

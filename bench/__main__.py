@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from time import monotonic
@@ -33,7 +34,10 @@ def main() -> int:
         warmup=0.5 if options.quick else 1.0,
         file_requests=60_000 if options.quick else 250_000,
     )
-    rounds, problems = asyncio.run(measure_all(options, setting, console))
+    try:
+        rounds, problems = asyncio.run(measure_all(options, setting, console))
+    finally:
+        shutil.rmtree(setting.folder, ignore_errors=True)
     table = rows(rounds)
     OUT.mkdir(exist_ok=True)
     (OUT / "latest.json").write_text(json.dumps(as_json(table), indent=1, ensure_ascii=False) + "\n")

@@ -20,7 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 READY_TIMEOUT = 15.0
 STOP_TIMEOUT = 15.0
-STDERR_TAIL_BYTES = 2000
+STDERR_TAIL_BYTES = 500
 LINE_LIMIT_BYTES = 1 << 20
 
 

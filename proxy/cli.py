@@ -63,7 +63,7 @@ def proxy(config_path: str | None, **given: str | None) -> None:
     Each option is also a key of stateside.toml and, as shown in brackets after the default, an environment variable.
     """
     settings = _load(config_path, {key: text for key, text in given.items() if text is not None})
-    import_module("stateside.proxy.server").main(settings)
+    sys.exit(import_module("stateside.proxy.server").main(settings))
 
 
 def _load(config_path: str | None, overrides: dict[str, str]) -> Settings:
@@ -72,3 +72,7 @@ def _load(config_path: str | None, overrides: dict[str, str]) -> Settings:
     except ConfigError as error:
         click.echo(f"stateside: {error}", err=True)
         sys.exit(EXIT_CONFIG)
+
+
+if __name__ == "__main__":
+    main()

@@ -14,30 +14,36 @@ from collections.abc import Awaitable, Callable
 
 from stateside._speedups.h2 import Channel, ChannelUnavailable
 from stateside.proto import cloudstate
+from stateside.proxy import logs
 from stateside.proxy.calls import CallFailed, unary
 from stateside.proxy.config import Settings
-from stateside.proxy.logs import get_logger
+from stateside.proxy.readiness import Readiness
 from stateside.proxy.spec import ServiceModel, SpecError, proxy_info, validate
 from stateside.proxy.userfunction import connect
 
 DISCOVER = b"/cloudstate.EntityDiscovery/discover"
 REPORT_ERROR = b"/cloudstate.EntityDiscovery/reportError"
 MAX_REPORTS_WAITING = 100
+PART = "discovery"  # of the readiness
 
-log = get_logger(__name__)
+log = logs.get(__name__)
 
 
 class Discovery:
     """Finds the user function and keeps an eye on it. `found(model)` is awaited after each valid answer."""
 
-    def __init__(self, settings: Settings, found: Callable[[ServiceModel], Awaitable[None]]) -> None:
+    def __init__(
+        self, settings: Settings, found: Callable[[ServiceModel], Awaitable[None]], readiness: Readiness
+    ) -> None:
         self._settings = settings
         self._found = found
+        self._readiness = readiness
         self._channel: Channel | None = None
         self._lost = asyncio.Event()
         self._reports: asyncio.Queue[str] = asyncio.Queue(MAX_REPORTS_WAITING)
-        self.problem: str | None = "the user function has not been discovered yet"
         self.dropped_reports = 0
+        self._discovered = False
+        self._not_ready("the user function has not been discovered yet")
 
     async def run(self) -> None:
         """For as long as the proxy runs."""
@@ -59,7 +65,7 @@ class Discovery:
             try:
                 await self._discover()
             except (OSError, TimeoutError, CallFailed, ChannelUnavailable) as error:
-                self.problem = f"the user function is not available: {error or 'no answer'}"
+                self._not_ready(f"the user function is not available: {error or 'no answer'}")
                 log.info(
                     "user function not available yet", reason=str(error) or type(error).__name__, attempt=failures + 1
                 )
@@ -67,7 +73,7 @@ class Discovery:
                 failures += 1
                 continue
             except SpecError as error:
-                self.problem = f"the user function is invalid: {error}"
+                self._not_ready(f"the user function is invalid: {error}")
                 log.error("user function refused", reason=str(error))
                 self.report(str(error))
             failures = 0
@@ -85,8 +91,16 @@ class Discovery:
         except Exception as error:
             raise SpecError(f"The answer to discover is not an EntitySpec: {error}") from error
         model = validate(spec, self._settings)
-        self.problem = None
+        for warning in model.warnings:
+            log.warning("user function accepted with a warning", problem=warning)
         await self._found(model)
+        self._discovered = True
+        self._readiness.clear(PART)
+
+    def _not_ready(self, reason: str) -> None:
+        """Only until the first success: later the old routes go on being served."""
+        if not self._discovered:
+            self._readiness.block(PART, reason)
 
     def _on_change(self, channel: Channel) -> None:
         if channel is self._channel and (channel.closed or channel.draining):

@@ -15,13 +15,13 @@ from stateside._speedups.h2 import ServerCall
 from stateside._speedups.wire import ACTION_FORWARD, StreamOut
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
-from stateside.proxy.logs import get_logger
+from stateside.proxy import logs
 
 if TYPE_CHECKING:
     from stateside.proxy.eventsourced import EntityMethod
     from stateside.proxy.router import Router
 
-log = get_logger(__name__)
+log = logs.get(__name__)
 
 Hops = tuple[str, ...]
 

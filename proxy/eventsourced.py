@@ -44,8 +44,8 @@ from stateside.journal.contract import (
     TooLarge,
 )
 from stateside.proto.status import Status
+from stateside.proxy import logs
 from stateside.proxy.effects import Onward
-from stateside.proxy.logs import get_logger
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Call, Channel
@@ -60,7 +60,7 @@ STREAM_PATH = b"/cloudstate.eventsourced.EventSourced/handle"
 COMMAND_MEMBER = 3  # EventSourcedStreamIn.command
 CRASH_CLOSE_TIMEOUT = 1.0  # seconds that a failed stream gets to complete by itself before it is reset
 
-log = get_logger(__name__)
+log = logs.get(__name__)
 
 
 class State(IntEnum):
@@ -107,7 +107,7 @@ class EntityMethod(Handler):
         self.name = f"{entities.model.service_name}.{model.name}"
         self.output_type_url = model.output_type_url
         self.write = CommandWriter(COMMAND_MEMBER, model.name, model.input_type_url).write
-        self._scan = KeyScanner(model.key_fields, model.key_enums).scan
+        self._scan = KeyScanner(model.key_fields, model.enums).scan
         self._active = entities.active
 
     def on_request(self, call: ServerCall, message: bytes) -> None:

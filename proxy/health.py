@@ -28,6 +28,11 @@ class Health:
         self._max_watchers = max_watchers
         readiness.listen(self._tell)
 
+    @property
+    def watchers(self) -> int:
+        """Watch calls that are open."""
+        return len(self._watchers)
+
     def handlers(self) -> dict[bytes, h2.Handler]:
         """Handlers by path."""
         return {

@@ -34,6 +34,7 @@ COUNTERS = {
     "received_commands": "Commands that reached an entity instance",
     "stashed_commands": "Commands queued behind another",
     "unstashed_commands": "Commands that left the queue",
+    "refused_commands": "Commands refused because too many waited",
     "failed_commands": "Commands answered with a failure",
     "completed_commands": "Commands answered, failures included",
     "persisted_events": "Events appended to the journal",

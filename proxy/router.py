@@ -6,15 +6,15 @@ changes when the user function was discovered (again).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from stateside._speedups.h2 import Handler, ServerCall
 from stateside._speedups.wire import ACTION_REPLY, StreamOut
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
+from stateside.proxy import logs
 from stateside.proxy.eventsourced import Entities, EntityMethod
-from stateside.proxy.logs import get_logger
 from stateside.proxy.spec import EntityModel, ServiceModel
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ RESERVED_HEADERS = frozenset(
 )
 MAX_TYPE_WARNINGS = 100  # distinct (method, type) pairs reported; each once
 
-log = get_logger(__name__)
+log = logs.get(__name__)
 
 
 class Router:
@@ -62,9 +62,9 @@ class Router:
         self._fixed: dict[bytes, Handler] = {}
         self._warned: set[tuple[str, str]] = set()
 
-    def add(self, path: bytes, handler: Handler) -> None:
-        """Serve a path that does not come from the user function: health, reflection."""
-        self._fixed[path] = handler
+    def add(self, handlers: Mapping[bytes, Handler]) -> None:
+        """Serve paths that do not come from the user function: health, reflection."""
+        self._fixed.update(handlers)
 
     def update(self, model: ServiceModel) -> None:
         """Serve the services of `model`, and no others. Instances of services that stay live on."""

@@ -13,12 +13,12 @@ from typing import Protocol
 
 from stateside._speedups.h2 import Channel, ChannelUnavailable, ClientCall, Handler, Limits
 from stateside.proto.status import Status
+from stateside.proxy import logs
 from stateside.proxy.config import Settings
-from stateside.proxy.logs import get_logger
 
 UNLIMITED = 2**31 - 1  # announced by peers that mean "as many as you like"
 
-log = get_logger(__name__)
+log = logs.get(__name__)
 
 
 class Borrower(Protocol):

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
 
 from stateside._speedups.h2 import Handler
 from stateside.proto import Empty, FileDescriptorSet, cloudstate
@@ -96,7 +97,7 @@ class DiscoverHandler(Handler):
     def on_request(self, call: Any, message: bytes) -> None:
         try:
             info = cloudstate.ProxyInfo.FromString(message)
-        except ValueError as error:
+        except DecodeError as error:
             call.fail(Status.INVALID_ARGUMENT, f"Malformed ProxyInfo: {error}")
             return
         unsupported = sorted(self._entity_types - set(info.supported_entity_types))
@@ -115,7 +116,7 @@ class ReportErrorHandler(Handler):
     def on_request(self, call: Any, message: bytes) -> None:
         try:
             error = cloudstate.UserFunctionError.FromString(message)
-        except ValueError as malformed:
+        except DecodeError as malformed:
             call.fail(Status.INVALID_ARGUMENT, f"Malformed UserFunctionError: {malformed}")
             return
         self._hooks.error_reported(error.message)

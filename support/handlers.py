@@ -140,13 +140,13 @@ def resolve(label: str, function: Callable[..., Any], rules: Rules) -> Parameter
     slots: dict[str, Slot] = {}
     payload: tuple[type, ...] = ()
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
-        hint = hints.get(parameter.name, inspect.Parameter.empty)
+        hint = hints.get(parameter.name, Any)
         slot = _slot(label, parameter, hint, rules)
         if slot is None:
             continue
         if slot in slots.values():
             raise RegistrationError(f"{label}: parameter {parameter.name!r} is a second {slot.value}")
-        if slot is Slot.PAYLOAD and hint is not inspect.Parameter.empty:
+        if slot is Slot.PAYLOAD and hint is not Any:
             payload = payload_types(hint)
         slots[parameter.name] = slot
     return Parameters(slots, payload, hints.get("return", inspect.Signature.empty))
@@ -163,7 +163,7 @@ def _hints(label: str, function: Callable[..., Any]) -> dict[str, Any]:
 
 def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> Slot | None:
     """What one parameter receives; None if it keeps its default."""
-    name, empty = parameter.name, hint is inspect.Parameter.empty
+    name, empty = parameter.name, hint is Any
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
         raise RegistrationError(
             f"{label}: parameter {name!r} is {parameter.kind.description}; allowed are plain parameters"

@@ -96,7 +96,7 @@ class AnyCodec:
         stored = json_name(cls)
         if stored is not None:
             self._json_classes[stored] = cls
-        elif issubclass(cls, Message):
+        elif issubclass(cls, Message) and cls is not Message:
             self._messages[cls.DESCRIPTOR.full_name] = cls
 
     def _decode_message(self, name: str, value: bytes) -> Message:

@@ -1,7 +1,7 @@
 """What the protobuf runtime says about the messages that the wire kernels scan: the oracle of their tests and fuzzing.
 
-Values come from the real classes. Whether a message has to be refused comes from shallow copies of them, in which everything
-that the scanners hand on unread is declared as bytes: what is malformed inside of those is not theirs to find.
+Values come from the real classes. Whether a message has to be refused comes from shallow copies of them, in which
+everything that the scanners hand on unread is declared as bytes: what is malformed in there is not theirs to find.
 """
 
 from typing import Any

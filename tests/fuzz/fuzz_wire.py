@@ -1,7 +1,7 @@
 """Differential fuzzing of the wire scanners against the protobuf runtime.
 
-`python -m tests.fuzz.fuzz_wire` runs it under atheris, where that is installed; tests/unit/test_wire_fuzz.py feeds it mutations
-of valid messages in every test run. The first byte of an input chooses the scanner.
+`python -m tests.fuzz.fuzz_wire` runs it under atheris, where that is installed; tests/unit/test_wire_fuzz.py feeds it
+mutations of valid messages in every test run. The first byte of an input chooses the scanner.
 """
 
 import sys

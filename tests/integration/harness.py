@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
-from ..protos.tck import eventsourced_pb2 as model
+from tck import eventsourced_pb2 as model
 from . import messages
 from .user_function import PATIENCE_S, EntityStream, ScriptedUserFunction, soon
 

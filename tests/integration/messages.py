@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 from stateside.proto import cloudstate, eventsourced, pack
 
-from ..protos.tck import eventsourced_pb2 as model
+from tck import eventsourced_pb2 as model
 
 PACKAGE = "cloudstate.tck.model"
 MODEL = f"{PACKAGE}.EventSourcedTckModel"

@@ -9,7 +9,7 @@ import pytest
 
 from stateside.proto import cloudstate, eventsourced, pack
 
-from ..protos.tck import eventsourced_pb2 as model
+from tck import eventsourced_pb2 as model
 from .harness import World, method_path, ok, unknown
 from .messages import (
     MODEL,

@@ -18,7 +18,7 @@ import grpc.aio
 from stateside.proto import Any as ProtoAny
 from stateside.proto import Empty, cloudstate, eventsourced
 
-from ..protos.tck import eventsourced_pb2 as model
+from tck import eventsourced_pb2 as model
 from . import messages
 
 PATIENCE_S = 5.0  # for anything that a test expects to happen

@@ -1,6 +1,8 @@
 """The fuzz target of the wire scanners on seeded mutations of valid messages."""
 
 import random
+from collections.abc import Callable
+from typing import Any as Untyped
 
 import pytest
 
@@ -15,7 +17,10 @@ EFFECT = cloudstate.SideEffect(service_name="s", command_name="c", payload=AN_AN
 
 
 def outs() -> list[bytes]:
-    extras = {"events": [AN_ANY.SerializeToString()] * 2, "side_effects": [EFFECT.SerializeToString()]}
+    extras: dict[str, Untyped] = {
+        "events": [AN_ANY.SerializeToString()] * 2,
+        "side_effects": [EFFECT.SerializeToString()],
+    }
     forward = cloudstate.Forward(service_name="s", command_name="c", payload=AN_ANY).SerializeToString()
     return [
         wire.write_reply(7, "type.googleapis.com/x.Y", b"abc", metadata=METADATA.SerializeToString()),
@@ -38,11 +43,15 @@ def ins() -> list[bytes]:
 
 
 def keys() -> list[bytes]:
-    full = KEYS(a_string="ü", a_bool=True, a_int64=-5, a_sint32=-3, a_fixed64=2**63, a_double=1e10, a_float=0.1, a_enum=5)
+    full = KEYS(
+        a_string="ü", a_bool=True, a_int64=-5, a_sint32=-3, a_fixed64=2**63, a_double=1e10, a_float=0.1, a_enum=5
+    )
     return [full.SerializeToString(), KEYS(a_string="only").SerializeToString(), b"\xa3\x01\x08\x01\xa4\x01"]
 
 
-@pytest.mark.parametrize("scanner, corpus", [(0, outs()), (1, ins()), (2, keys())], ids=["stream out", "stream in", "keys"])
+@pytest.mark.parametrize(
+    "scanner, corpus", [(0, outs()), (1, ins()), (2, keys())], ids=["stream out", "stream in", "keys"]
+)
 def test_scanner_and_protobuf_runtime_agree_on_mutated_messages(scanner: int, corpus: list[bytes]) -> None:
     rng = random.Random(scanner)
     accepted = 0
@@ -57,11 +66,11 @@ def test_scanner_and_protobuf_runtime_agree_on_mutated_messages(scanner: int, co
 def mutated(rng: random.Random, data: bytes, corpus: list[bytes]) -> bytes:
     start = rng.randrange(len(data) + 1)
     end = min(len(data), start + rng.randrange(1, 8))
-    replacement = [
+    replacements: list[Callable[[], bytes]] = [
         lambda: b"",
         lambda: rng.randbytes(end - start),
         lambda: data[start:end] * 2,
         lambda: bytes([rng.choice([0x00, 0x0A, 0x12, 0x0B, 0x0C, 0x7F, 0x80, 0xFF])]),
         lambda: rng.choice(corpus),
     ]
-    return data[:start] + rng.choice(replacement)() + data[end:]
+    return data[:start] + rng.choice(replacements)() + data[end:]

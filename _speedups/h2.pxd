@@ -160,6 +160,7 @@ cdef class Limits:
     cdef readonly Py_ssize_t max_message_size, send_high_water, send_low_water
     cdef readonly int max_header_bytes, max_header_count, max_streams, max_connections
     cdef readonly int stream_window, connection_window
+    cdef readonly uint32_t announced_streams
     cdef readonly int reset_burst, reset_rate, max_outbound_acks
     cdef readonly double header_timeout, idle_timeout, keepalive_interval, keepalive_timeout
 

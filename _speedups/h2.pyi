@@ -100,6 +100,7 @@ class Limits:
         max_header_bytes: int = 16 * 1024,  # names + values + 32 each, counted as received: 431 / stream reset
         max_header_count: int = 128,
         max_streams: int = 10_000,  # calls at once per connection; above: RESOURCE_EXHAUSTED (server), open() refuses (client)
+        announced_streams: int = 0,  # server: MAX_CONCURRENT_STREAMS; 0 = well above max_streams, so that calls are refused politely
         max_connections: int = 10_000,  # server; above: accepted and closed at once with GOAWAY ENHANCE_YOUR_CALM
         stream_window: int = 256 * 1024,
         connection_window: int = 16 * 1024 * 1024,

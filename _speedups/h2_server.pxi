@@ -89,7 +89,7 @@ cdef class ServerConnection(Connection):
             self.beginning = (self.beginning or b"") + PyBytes_FromStringAndSize(<const char *>data, size)
             return False
         self.sniffed = True
-        announce(self, self.limits.max_streams * 2 + ANNOUNCED_ABOVE)
+        announce(self, self.limits.announced_streams)
         if self.beginning is not None:
             self.feed(<const uint8_t *>PyBytes_AS_STRING(self.beginning), known)
             self.beginning = None

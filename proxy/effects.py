@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from stateside._speedups.h2 import ServerCall
-from stateside._speedups.wire import ACTION_FORWARD, StreamOut
+from stateside._speedups.wire import ACTION_FORWARD
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
 
 if TYPE_CHECKING:
-    from stateside.proxy.eventsourced import EntityMethod
+    from stateside._speedups.wire import StreamOut, ValueOut
+    from stateside.proxy.activation import EntityMethod
     from stateside.proxy.router import Router
 
 log = logs.get(__name__)
@@ -60,7 +61,9 @@ class Onward:
 
     __slots__ = ("_client", "_effects", "_hops", "_method", "_next", "_reply", "_router", "_running")
 
-    def __init__(self, router: Router, client: ServerCall, method: EntityMethod, reply: StreamOut, key: str) -> None:
+    def __init__(
+        self, router: Router, client: ServerCall, method: EntityMethod, reply: StreamOut | ValueOut, key: str
+    ) -> None:
         self._router = router
         self._client = client
         self._method = method

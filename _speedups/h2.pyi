@@ -100,6 +100,7 @@ class Limits:
         max_header_bytes: int = 16 * 1024,  # names + values + 32 each, counted as received: 431 / stream reset
         max_header_count: int = 128,
         max_streams: int = 10_000,  # calls at once per connection; above: RESOURCE_EXHAUSTED (server), open() refuses (client)
+        announced_streams: int = 0,  # server: MAX_CONCURRENT_STREAMS; 0 = well above max_streams, so that calls are refused politely
         max_connections: int = 10_000,  # server; above: accepted and closed at once with GOAWAY ENHANCE_YOUR_CALM
         stream_window: int = 256 * 1024,
         connection_window: int = 16 * 1024 * 1024,
@@ -175,7 +176,13 @@ class Channel:
     @staticmethod
     async def connect_unix(loop: asyncio.AbstractEventLoop, path: str, *, limits: Limits | None = None) -> Channel: ...
     def open(
-        self, path: bytes, handler: Handler, *, context: Any = None, headers: Sequence[tuple[bytes, bytes]] = (), timeout: float = 0.0
+        self,
+        path: bytes,
+        handler: Handler,
+        *,
+        context: Any = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        timeout: float = 0.0,
     ) -> ClientCall:
         """Open a call; request headers leave with this turn's write. `timeout` in seconds is sent as grpc-timeout and enforced here too.
         Raises ChannelUnavailable when closed or draining or without capacity."""

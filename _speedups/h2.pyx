@@ -88,6 +88,7 @@ cdef class Limits:
         int max_header_bytes=16 * 1024,
         int max_header_count=128,
         int max_streams=10_000,
+        int announced_streams=0,
         int max_connections=10_000,
         int stream_window=256 * 1024,
         int connection_window=16 * 1024 * 1024,
@@ -105,6 +106,7 @@ cdef class Limits:
         require_at_least("max_header_bytes", max_header_bytes, 1)
         require_at_least("max_header_count", max_header_count, 1)
         require_at_least("max_streams", max_streams, 1)
+        require_at_least("announced_streams", announced_streams, 0)
         require_at_least("max_connections", max_connections, 1)
         require_at_least("stream_window", stream_window, 1)
         require_at_least("connection_window", connection_window, 65_535)
@@ -125,6 +127,7 @@ cdef class Limits:
         self.max_header_bytes = max_header_bytes
         self.max_header_count = max_header_count
         self.max_streams = max_streams
+        self.announced_streams = announced_streams or 2 * <uint32_t>max_streams + ANNOUNCED_ABOVE
         self.max_connections = max_connections
         self.stream_window = stream_window
         self.connection_window = connection_window

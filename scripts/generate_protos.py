@@ -1,9 +1,10 @@
 """Rebuilds what is committed next to the .proto files; `make proto` runs it.
 
 The protocol itself becomes one descriptor set, proto/descriptors.binpb, which stateside.proto loads into a pool of its
-own. Files that applications import from their own protos, and the protos of example and tests, become ordinary modules
-of the default pool.
-With --check nothing is written: the exit status tells whether the committed files are what this script would write.
+own; the service of the measurements becomes another, bench/echo.binpb, which the echo user function offers. Files that
+applications import from their own protos, and the protos of example and tests, become ordinary modules of the default
+pool. With --check nothing is written: the exit status tells whether the committed files are what this script would
+write.
 """
 
 import argparse
@@ -33,6 +34,9 @@ PROTOCOL = [
     "grpc/reflection/v1alpha/reflection.proto",
 ]
 
+ECHO_DESCRIPTORS = Path("bench/echo.binpb")
+ECHO = ["bench/echo.proto"]
+
 # folder of the .proto files and of the modules -> files that become modules
 MODULES = {
     "proto": ["cloudstate/entity_key.proto", "cloudstate/legacy_entity_key.proto", "cloudstate/eventing.proto"],
@@ -56,9 +60,10 @@ def main() -> int:
 def generate() -> dict[Path, bytes]:
     """Content of every generated file, by path from the root of the project."""
     with tempfile.TemporaryDirectory() as folder:
-        descriptors = Path(folder) / DESCRIPTORS.name
-        compile_protos("proto", PROTOCOL, "--include_imports", f"--descriptor_set_out={descriptors}")
-        generated = {DESCRIPTORS: descriptors.read_bytes()}
+        generated = {
+            DESCRIPTORS: descriptor_set("proto", PROTOCOL, folder),
+            ECHO_DESCRIPTORS: descriptor_set("bench/protos", ECHO, folder),
+        }
         for base, files in MODULES.items():
             out = Path(folder) / base
             out.mkdir(parents=True)
@@ -66,6 +71,13 @@ def generate() -> dict[Path, bytes]:
             for path in sorted(out.rglob("*_pb2.py*")):
                 generated[Path(base) / path.relative_to(out)] = path.read_bytes()
     return generated
+
+
+def descriptor_set(base: str, files: list[str], folder: str) -> bytes:
+    """Serialized FileDescriptorSet of `files` below `base`, with their imports. `folder` is for scratch."""
+    out = Path(folder) / "descriptors.binpb"
+    compile_protos(base, files, "--include_imports", f"--descriptor_set_out={out}")
+    return out.read_bytes()
 
 
 def is_current(path: Path, content: bytes) -> bool:

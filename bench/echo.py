@@ -1,0 +1,97 @@
+"""`python -m stateside.bench.echo`: the compiled echo user function as a process.
+
+Says `{"port": n}` on stdout when it listens; on SIGTERM it says what it counted, and ends.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from time import monotonic_ns
+from typing import Any
+
+import uvloop
+
+from stateside._speedups.h2 import Handler, Limits, Server, ServerCall
+from stateside.bench.messages import ECHO_SERVICE, echo_spec
+from stateside.bench.native import DirectEcho, EntityEcho
+
+MAX_CONCURRENT_STREAMS = 10_000
+DAY_MS = 24 * 3600 * 1000
+
+
+class Discover(Handler):
+    """EntityDiscovery.discover: always the same answer."""
+
+    def __init__(self, spec: bytes) -> None:
+        self.unary = True
+        self.spec = spec
+        self.answered_ns = 0
+
+    def on_request(self, call: ServerCall, message: bytes) -> None:
+        call.reply(self.spec)
+        self.answered_ns = monotonic_ns()
+        print(json.dumps({"discovered_ns": self.answered_ns}), flush=True)
+
+
+class ReportError(Handler):
+    """EntityDiscovery.reportError: a proxy that complains spoils the measurement, so it is said aloud."""
+
+    def __init__(self) -> None:
+        self.unary = True
+        self.reports = 0
+
+    def on_request(self, call: ServerCall, message: bytes) -> None:
+        self.reports += 1
+        print(f"echo: the proxy reports: {message[2:].decode(errors='replace')}", file=sys.stderr, flush=True)
+        call.reply(b"")
+
+
+async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    entities, direct, reports = EntityEcho(), DirectEcho(), ReportError()
+    handlers: dict[bytes, Handler] = {
+        b"/cloudstate.EntityDiscovery/discover": Discover(echo_spec(passivation_timeout_ms)),
+        b"/cloudstate.EntityDiscovery/reportError": reports,
+        b"/cloudstate.eventsourced.EventSourced/handle": entities,
+        f"/{ECHO_SERVICE}/Direct".encode(): direct,
+    }
+    server = Server(loop, handlers.get, limits=Limits(announced_streams=max_streams))
+    print(json.dumps({"port": await server.listen_tcp("127.0.0.1", port)}), flush=True)
+    await stopped.wait()
+    connections = server.counters["connections_total"]
+    await server.close()
+    print(json.dumps(counted(entities, direct) | {"reports": reports.reports, "connections": connections}), flush=True)
+
+
+def counted(entities: EntityEcho, direct: DirectEcho) -> dict[str, Any]:
+    names = (
+        "inits",
+        "replayed",
+        "commands",
+        "emitted",
+        "violations",
+        "last_violation",
+        "first_replayed_ns",
+        "last_replayed_ns",
+    )
+    return {name: getattr(entities, name) for name in names} | {"direct": direct.calls}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="stateside.bench.echo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--port", type=int, default=0, help="0 (default): a free one")
+    parser.add_argument(
+        "--max-streams", type=int, default=MAX_CONCURRENT_STREAMS, help="streams at once allowed on a connection"
+    )
+    parser.add_argument("--passivation-timeout", type=int, default=DAY_MS, metavar="MS", help="told to the proxy")
+    options = parser.parse_args()
+    uvloop.run(serve(options.port, options.max_streams, options.passivation_timeout))
+
+
+if __name__ == "__main__":
+    main()

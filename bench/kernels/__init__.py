@@ -1,0 +1,1 @@
+"""Benchmarks of single compiled parts, by pytest-benchmark: `make bench-kernels`."""

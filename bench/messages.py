@@ -1,0 +1,91 @@
+"""What the load generator sends, and what the echo user function says about itself.
+
+A work's requests are made before it begins: `(path, message, expected answer)` each, as `native.Load` takes them. The
+message of the Echo service has 97 bytes, like the messages of the figures that the design rests on.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ECHO_DESCRIPTORS = Path(__file__).parent / "echo.binpb"
+ECHO_SERVICE = "bench.Echo"
+CART_SERVICE = "com.example.shoppingcart.ShoppingCart"
+MESSAGE_SIZE = 97
+
+Requests = list[tuple[bytes, bytes, bytes | None]]
+
+
+def echo_spec(passivation_timeout_ms: int) -> bytes:
+    """The EntitySpec of the echo user function."""
+    from stateside.proto import cloudstate
+
+    entity = cloudstate.Entity(
+        entity_type="cloudstate.eventsourced.EventSourced", service_name=ECHO_SERVICE, persistence_id="bench-echo"
+    )
+    entity.passivation_strategy.timeout.timeout = passivation_timeout_ms
+    info = cloudstate.ServiceInfo(
+        service_name="bench-echo",
+        support_library_name="stateside-bench",
+        protocol_major_version=0,
+        protocol_minor_version=2,
+    )
+    spec = cloudstate.EntitySpec(proto=ECHO_DESCRIPTORS.read_bytes(), entities=[entity], service_info=info)
+    serialized: bytes = spec.SerializeToString()
+    return serialized
+
+
+def echo_requests(method: str, entities: int) -> Requests:
+    """One command per entity; the answer has to be the command."""
+    path = f"/{ECHO_SERVICE}/{method}".encode()
+    messages = [echo_message(f"entity-{number:06}") for number in range(entities)]
+    return [(path, message, message) for message in messages]
+
+
+def echo_message(key: str) -> bytes:
+    """A bench.Message of MESSAGE_SIZE bytes."""
+    body = bytes(range(MESSAGE_SIZE - 4 - len(key)))
+    message: bytes = message_class("bench.Message")(key=key, body=body).SerializeToString()
+    return message
+
+
+def cart_requests(carts: int) -> Requests:
+    """For each cart in turn: one item is added, and the cart is read. Only that there is an answer can be checked."""
+    from examples.shopping_cart.protos.shoppingcart import shoppingcart_pb2 as shop
+
+    add, get = (f"/{CART_SERVICE}/{method}".encode() for method in ("AddItem", "GetCart"))
+    requests: Requests = []
+    for number in range(carts):
+        user = f"user-{number:06}"
+        item = shop.AddLineItem(user_id=user, product_id=f"product-{number % 7}", name="A thing to buy", quantity=1)
+        requests.append((add, item.SerializeToString(), b""))
+        requests.append((get, shop.GetShoppingCart(user_id=user).SerializeToString(), None))
+    return requests
+
+
+WORKS = {
+    "direct": lambda entities: echo_requests("Direct", entities),
+    "read": lambda entities: echo_requests("Read", entities),
+    "write": lambda entities: echo_requests("Write", entities),
+    "fill": lambda entities: echo_requests("Fill", entities),
+    "cart": cart_requests,
+}
+
+
+@cache
+def message_class(full_name: str) -> Any:
+    """A protobuf class of the Echo service, from a pool of its own."""
+    from google.protobuf.message_factory import GetMessageClass
+
+    return GetMessageClass(_pool().FindMessageTypeByName(full_name))
+
+
+@cache
+def _pool() -> Any:
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+    from google.protobuf.descriptor_pool import DescriptorPool
+
+    pool = DescriptorPool()
+    for file in FileDescriptorSet.FromString(ECHO_DESCRIPTORS.read_bytes()).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return pool

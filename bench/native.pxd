@@ -1,0 +1,70 @@
+"""Shape of `native`; native.pyi documents it."""
+
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from stateside._speedups.h2 cimport Call, Channel, ClientCall, Handler, ServerCall
+
+cdef enum:
+    BUCKETS = 2048
+
+cdef struct Slice:
+    const uint8_t* data
+    Py_ssize_t size
+
+cdef struct Command:
+    int64_t id
+    Slice name
+    Slice type_url
+    Slice value
+
+
+cdef class EntityStream:
+    cdef int64_t sequence
+    cdef bint begun, commanded
+
+
+cdef class EntityEcho(Handler):
+    cdef readonly int64_t inits, replayed, commands, emitted, violations
+    cdef readonly str last_violation
+    cdef readonly int64_t first_replayed_ns, last_replayed_ns
+
+    cdef int begin(self, EntityStream stream) except -1
+    cdef int replay(self, EntityStream stream, const uint8_t* p, const uint8_t* end) except -1
+    cdef int answer(self, Call call, EntityStream stream, const uint8_t* p, const uint8_t* end) except -1
+    cdef int violated(self, Call call, str rule) except -1
+
+
+cdef class DirectEcho(Handler):
+    cdef readonly int64_t calls
+
+
+cdef class Histogram:
+    cdef int64_t[BUCKETS] counts
+    cdef readonly int64_t count, total_ns, max_ns
+
+    cdef void clear(self) noexcept
+    cdef void record(self, int64_t ns) noexcept
+
+
+cdef class Load:
+    cdef readonly Histogram histogram
+    cdef readonly int64_t completed, failed, in_flight
+    cdef readonly list problems
+    cdef list requests
+    cdef Py_ssize_t next_request
+    cdef int64_t to_start
+    cdef bint stopping
+    cdef object on_done
+
+    cdef int ended(self, Slot slot, int status, str message) except -1
+    cdef int fail(self, str problem) except -1
+
+
+cdef class Slot(Handler):
+    cdef Load load
+    cdef Channel channel
+    cdef bytes path, expected
+    cdef int64_t began_ns
+    cdef int answers
+    cdef bint wrong
+
+    cdef int begin(self) except -1

@@ -1,0 +1,403 @@
+"""The two ends of a measurement, compiled, so that what is measured is what stands between them.
+
+`EntityEcho` is a user function for event sourced entities: it answers each command with the command's own payload and,
+if the method says so, emits events. `Load` is a closed loop of calls: N connections with M calls in flight each, every
+answer checked, every latency kept in a histogram. Both are handlers of the project's own transport; no Python code runs
+for a call.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+from stateside._speedups.h2 cimport Call, Channel, ClientCall, Handler, ServerCall
+from stateside._speedups.protobuf cimport (
+    LEN,
+    VARINT,
+    Field,
+    I64,
+    Reader,
+    field_size,
+    int64_size,
+    put_int64,
+    put_length,
+    put_raw,
+    put_text,
+    read_field,
+    text_size,
+)
+
+from stateside._speedups.h2 import ChannelUnavailable
+
+cdef extern from *:
+    int __builtin_clzll(unsigned long long) noexcept nogil
+
+# Every problem is counted; the texts of so many are kept, and a run with so many is given up.
+cdef enum:
+    PROBLEMS_KEPT = 5
+    PROBLEMS_ALLOWED = 1000
+
+FILL_EVENTS = 1000
+cdef int64_t fill_events = FILL_EVENTS
+
+
+cdef int64_t now_ns() noexcept nogil:
+    cdef timespec moment
+    clock_gettime(CLOCK_MONOTONIC, &moment)
+    return <int64_t>moment.tv_sec * 1_000_000_000 + moment.tv_nsec
+
+
+# --- the echo user function ------------------------------------------------------------------------------------------
+
+cdef enum:
+    # EventSourcedStreamIn
+    IN_INIT = 1 << 3 | LEN
+    IN_EVENT = 2 << 3 | LEN
+    IN_COMMAND = 3 << 3 | LEN
+    # EventSourcedEvent
+    EVENT_SEQUENCE = 1 << 3 | VARINT
+    EVENT_PAYLOAD = 2 << 3 | LEN
+    # Command
+    COMMAND_ID = 2 << 3 | VARINT
+    COMMAND_NAME = 3 << 3 | LEN
+    COMMAND_PAYLOAD = 4 << 3 | LEN
+    # Any
+    ANY_TYPE_URL = 1 << 3 | LEN
+    ANY_VALUE = 2 << 3 | LEN
+    # bench.Written
+    WRITTEN_NUMBER = 1 << 3 | I64
+    EVENT_BODY_SIZE = 89  # makes a Written of 100 bytes
+
+cdef bytes EVENT_TYPE_URL = b"type.googleapis.com/bench.Written"
+cdef Py_ssize_t WRITTEN_SIZE = 9 + field_size(EVENT_BODY_SIZE)
+cdef Py_ssize_t EVENT_SIZE = field_size(PyBytes_GET_SIZE(EVENT_TYPE_URL)) + field_size(WRITTEN_SIZE)
+
+
+cdef class EntityStream:
+    """What the user function remembers of one entity: how many events it has seen."""
+
+
+cdef class EntityEcho(Handler):
+    """All entity streams; each has an EntityStream as its context."""
+
+    def __cinit__(self):
+        self.last_violation = ""
+
+    cpdef object on_open(self, ServerCall call):
+        call.context = EntityStream()
+
+    cpdef object on_message(self, Call call, bytes message):
+        cdef Reader reader
+        cdef Field field
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(message)
+        cdef const uint8_t* end = p + PyBytes_GET_SIZE(message)
+        cdef EntityStream stream = <EntityStream>call.context
+        reader.start = p
+        reader.groups = False
+        if p == end or read_field(&reader, p, end, &field) != end:
+            self.violated(call, "a message holds exactly one of init, event and command")
+        elif field.tag == IN_COMMAND:
+            self.answer(call, stream, field.data, field.data + field.size)
+        elif field.tag == IN_EVENT:
+            if self.replay(stream, field.data, field.data + field.size) == 0:
+                self.violated(call, "events follow init, before the first command, numbered without gaps, unchanged")
+        elif field.tag != IN_INIT or self.begin(stream) == 0:
+            self.violated(call, "init comes first and once")
+
+    cpdef object on_half_close(self, ServerCall call):
+        call.finish()
+
+    cdef int begin(self, EntityStream stream) except -1:
+        self.inits += 1
+        if stream.begun:
+            return 0
+        stream.begun = True
+        return 1
+
+    cdef int replay(self, EntityStream stream, const uint8_t* p, const uint8_t* end) except -1:
+        """Count one stored event; 0 when it is not the next one of those that were emitted."""
+        cdef int64_t sequence = 0
+        cdef uint64_t number = 0
+        self.last_replayed_ns = now_ns()
+        if self.replayed == 0:
+            self.first_replayed_ns = self.last_replayed_ns
+        self.replayed += 1
+        stream.sequence += 1
+        if not stream.begun or stream.commanded or not scan_event(p, end, &sequence, &number):
+            return 0
+        return sequence == stream.sequence and number == <uint64_t>sequence
+
+    cdef int answer(self, Call call, EntityStream stream, const uint8_t* p, const uint8_t* end) except -1:
+        cdef Command command
+        cdef int64_t events = 0
+        if not scan_command(p, end, &command):
+            self.violated(call, "a command has an id, a name and a payload")
+            return 0
+        if not stream.begun:
+            self.violated(call, "init comes first and once")
+        stream.commanded = True
+        if is_text(&command.name, b"Write", 5):
+            events = 1
+        elif is_text(&command.name, b"Fill", 4):
+            events = fill_events
+        self.commands += 1
+        self.emitted += events
+        call.send(write_reply(&command, stream.sequence + 1, events))
+        stream.sequence += events
+        return 0
+
+    cdef int violated(self, Call call, str rule) except -1:
+        self.violations += 1
+        self.last_violation = rule
+        return 0
+
+
+cdef bint is_text(Slice* slice, const char* text, Py_ssize_t size) noexcept nogil:
+    return slice.size == size and memcmp(slice.data, text, <size_t>size) == 0
+
+
+cdef bint scan_event(const uint8_t* p, const uint8_t* end, int64_t* sequence, uint64_t* number) noexcept nogil:
+    """An EventSourcedEvent that holds a bench.Written."""
+    cdef Reader reader
+    cdef Field field
+    cdef Slice type_url, value
+    value.data = NULL
+    value.size = 0
+    reader.start = p
+    reader.groups = False
+    while p < end:
+        p = read_field(&reader, p, end, &field)
+        if p == NULL:
+            return False
+        if field.tag == EVENT_SEQUENCE:
+            sequence[0] = <int64_t>field.value
+        elif field.tag == EVENT_PAYLOAD and not scan_any(field.data, field.data + field.size, &type_url, &value):
+            return False
+    if value.size != WRITTEN_SIZE or read_field(&reader, value.data, value.data + value.size, &field) == NULL:
+        return False
+    number[0] = field.value
+    return field.tag == WRITTEN_NUMBER
+
+
+cdef bint scan_command(const uint8_t* p, const uint8_t* end, Command* command) noexcept nogil:
+    cdef Reader reader
+    cdef Field field
+    memset(command, 0, sizeof(Command))
+    reader.start = p
+    reader.groups = False
+    while p < end:
+        p = read_field(&reader, p, end, &field)
+        if p == NULL:
+            return False
+        if field.tag == COMMAND_ID:
+            command.id = <int64_t>field.value
+        elif field.tag == COMMAND_NAME:
+            command.name.data = field.data
+            command.name.size = field.size
+        elif field.tag == COMMAND_PAYLOAD:
+            if not scan_any(field.data, field.data + field.size, &command.type_url, &command.value):
+                return False
+    return command.id > 0 and command.name.size > 0 and command.type_url.size > 0
+
+
+cdef bint scan_any(const uint8_t* p, const uint8_t* end, Slice* type_url, Slice* value) noexcept nogil:
+    cdef Reader reader
+    cdef Field field
+    reader.start = p
+    reader.groups = False
+    while p < end:
+        p = read_field(&reader, p, end, &field)
+        if p == NULL:
+            return False
+        if field.tag == ANY_TYPE_URL:
+            type_url.data = field.data
+            type_url.size = field.size
+        elif field.tag == ANY_VALUE:
+            value.data = field.data
+            value.size = field.size
+    return True
+
+
+cdef bytes write_reply(Command* command, int64_t first_sequence, int64_t events):
+    """EventSourcedStreamOut{reply}: the command's payload back, and events numbered from `first_sequence`."""
+    cdef Py_ssize_t payload = text_size(command.type_url.size) + text_size(command.value.size)
+    cdef Py_ssize_t reply = field_size(payload)
+    cdef Py_ssize_t action = field_size(reply)
+    cdef Py_ssize_t whole = int64_size(command.id) + field_size(action) + events * field_size(EVENT_SIZE)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, field_size(whole))
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(message)
+    cdef int64_t i
+    p = put_length(p, 1, whole)  # EventSourcedStreamOut.reply
+    p = put_int64(p, 1, command.id)
+    p = put_length(p, 2, action)  # .client_action
+    p = put_length(p, 1, reply)  # .reply
+    p = put_length(p, 1, payload)  # .payload
+    p = put_text(p, 1, command.type_url.data, command.type_url.size)
+    p = put_text(p, 2, command.value.data, command.value.size)
+    for i in range(events):
+        p = put_event(p, first_sequence + i)
+    return message
+
+
+cdef uint8_t* put_event(uint8_t* p, int64_t sequence) noexcept:
+    """EventSourcedReply.events: an Any with a bench.Written."""
+    p = put_length(p, 4, EVENT_SIZE)
+    p = put_text(p, 1, PyBytes_AS_STRING(EVENT_TYPE_URL), PyBytes_GET_SIZE(EVENT_TYPE_URL))
+    p = put_length(p, 2, WRITTEN_SIZE)
+    p[0] = WRITTEN_NUMBER
+    memcpy(p + 1, &sequence, 8)  # little-endian, as everything this is built for
+    p = put_length(p + 9, 2, EVENT_BODY_SIZE)
+    memset(p, <int>(sequence & 0x7F), EVENT_BODY_SIZE)
+    return p + EVENT_BODY_SIZE
+
+
+cdef class DirectEcho(Handler):
+    """A unary method that answers with its request."""
+
+    def __cinit__(self):
+        self.unary = True
+
+    cpdef object on_request(self, ServerCall call, bytes message):
+        self.calls += 1
+        call.reply(message)
+
+
+# --- the load generator ----------------------------------------------------------------------------------------------
+
+cdef class Histogram:
+    """Latencies in buckets of 1/32 of their magnitude."""
+
+    cdef void clear(self) noexcept:
+        memset(self.counts, 0, sizeof(self.counts))
+        self.count = self.total_ns = self.max_ns = 0
+
+    cdef void record(self, int64_t ns) noexcept:
+        self.counts[bucket_of(<uint64_t>ns)] += 1
+        self.count += 1
+        self.total_ns += ns
+        if ns > self.max_ns:
+            self.max_ns = ns
+
+    def add(self, int64_t ns):
+        if ns < 0:
+            raise ValueError(f"a latency of {ns} ns")
+        self.record(ns)
+
+    def quantile_ns(self, double share):
+        cdef int64_t wanted = <int64_t>(share * self.count)
+        cdef int64_t seen = 0
+        cdef int bucket
+        for bucket in range(BUCKETS):
+            seen += self.counts[bucket]
+            if seen > wanted:
+                return min(middle_of(bucket), self.max_ns)
+        return self.max_ns
+
+
+cdef int bucket_of(uint64_t ns) noexcept nogil:
+    cdef int shift
+    if ns < 32:
+        return <int>ns
+    shift = 58 - __builtin_clzll(ns)
+    return (shift + 1) * 32 + <int>((ns >> shift) & 31)
+
+
+cdef int64_t middle_of(int bucket) noexcept nogil:
+    cdef int shift
+    if bucket < 32:
+        return bucket
+    shift = bucket // 32 - 1
+    return ((<int64_t>(32 + (bucket & 31))) << shift) + ((<int64_t>1 << shift) >> 1)
+
+
+cdef class Load:
+    def __init__(self, list requests not None, object on_done):
+        if not requests:
+            raise ValueError("a load needs at least one request")
+        for path, message, expected in requests:
+            if type(path) is not bytes or type(message) is not bytes or not isinstance(expected, (bytes, type(None))):
+                raise TypeError("a request is (path, message, expected answer or None), all bytes")
+        self.requests = requests
+        self.on_done = on_done
+        self.histogram = Histogram()
+        self.problems = []
+
+    def start(self, list channels not None, int in_flight, int64_t count=-1):
+        cdef int i
+        cdef Channel channel
+        cdef Slot slot
+        self.to_start = count
+        self.in_flight = in_flight * len(channels)
+        for i in range(in_flight):
+            for channel in channels:
+                slot = Slot.__new__(Slot)
+                slot.load = self
+                slot.channel = channel
+                slot.begin()
+
+    def clear(self):
+        self.histogram.clear()
+        self.completed = 0
+
+    def stop(self):
+        self.stopping = True
+
+    cdef int ended(self, Slot slot, int status, str message) except -1:
+        if status != 0:
+            self.fail(f"{slot.path.decode()}: status {status}: {message}")
+        elif slot.answers != 1:
+            self.fail(f"{slot.path.decode()}: {slot.answers} answers in place of one")
+        elif slot.wrong:
+            self.fail(f"{slot.path.decode()}: an answer is not the expected one")
+        else:
+            self.completed += 1
+            self.histogram.record(now_ns() - slot.began_ns)
+        return slot.begin()
+
+    cdef int fail(self, str problem) except -1:
+        self.failed += 1
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(problem)
+        if self.failed >= PROBLEMS_ALLOWED:
+            self.stopping = True
+        return 0
+
+
+cdef class Slot(Handler):
+    """One place in flight: the handler of one call after another."""
+
+    cdef int begin(self) except -1:
+        """The next call, or the end of this slot."""
+        cdef Load load = self.load
+        cdef ClientCall call
+        cdef object message
+        if load.stopping or load.to_start == 0:
+            load.in_flight -= 1
+            if load.in_flight == 0:
+                load.on_done()
+            return 0
+        load.to_start -= 1
+        self.path, message, self.expected = <tuple>load.requests[load.next_request]
+        load.next_request += 1
+        if load.next_request == len(load.requests):
+            load.next_request = 0
+        self.answers = 0
+        self.wrong = False
+        self.began_ns = now_ns()
+        try:
+            call = self.channel.open(self.path, self)
+        except ChannelUnavailable as error:
+            load.fail(f"no call can be opened: {error}")
+            load.stopping = True
+            return self.begin()
+        call.send(message)
+        call.half_close()
+        return 0
+
+    cpdef object on_message(self, Call call, bytes message):
+        self.answers += 1
+        if self.expected is not None and message != self.expected:
+            self.wrong = True
+
+    cpdef object on_end(self, ClientCall call, int status, str message):
+        self.load.ended(self, status, message)

@@ -1,0 +1,155 @@
+"""From the figures of all rounds to rows: medians, ratios to the anchor, and whether the target was met."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+# A measurement's figures, round by round.
+Rounds = dict[str, list[dict[str, float]]]
+
+NOISY_SPREAD = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One row to be filled: which figure of which measurement, against which anchor and which bound.
+
+    `bound` is of the ratio if `relative`, else of the figure; None = for information only.
+    """
+
+    work: str
+    figure: tuple[str, str]
+    unit: str
+    bound: float | None = None
+    at_least: bool = True
+    relative: bool = False
+    anchor: str = ""
+    anchor_figure: tuple[str, str] | None = None
+
+    def text(self) -> str:
+        if self.bound is None:
+            return ""
+        return f"{'>=' if self.at_least else '<='} {self.bound:,g}" + (
+            " x anchor" if self.relative else f" {self.unit}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table and of latest.json."""
+
+    work: str
+    figure: float
+    unit: str
+    anchor: str
+    anchor_figure: float | None
+    ratio: float | None
+    target: str
+    met: bool | None
+
+
+READ = "read-only command, 64 entity streams, 128 in flight"
+WRITE = "durable write of a 100 B event, 1000 in flight over 1000 entities"
+GRPC_AIO = "grpc.aio relay of the same shape"
+NGHTTPX = "nghttpx -> nghttpd"
+COMMIT = "one LMDB commit per event"
+MANY = "50 k active entities, 100 streams a connection"
+START = "proxy beside a user function that answers"
+
+TARGETS = [
+    Target(READ, ("relay", "calls_per_s"), "commands/s", 15, True, True, GRPC_AIO, ("relay_grpc_aio", "calls_per_s")),
+    Target(READ, ("relay", "calls_per_s"), "commands/s", 0.7, True, True, NGHTTPX, ("relay_nghttpx", "calls_per_s")),
+    Target(
+        f"{READ}: proxy CPU",
+        ("relay", "proxy_cpu_us"),
+        "µs a command",
+        16,
+        at_least=False,
+        anchor=GRPC_AIO,
+        anchor_figure=("relay_grpc_aio", "proxy_cpu_us"),
+    ),
+    Target(f"{READ}: p50", ("relay", "p50_us"), "µs", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p50_us")),
+    Target(f"{READ}: p99", ("relay", "p99_us"), "µs", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p99_us")),
+    Target(WRITE, ("durable", "calls_per_s"), "commands/s", 20_000),
+    Target(
+        WRITE, ("durable", "calls_per_s"), "commands/s", 25, True, True, COMMIT, ("commit_per_event", "commits_per_s")
+    ),
+    Target(f"{WRITE}: proxy CPU", ("durable", "proxy_cpu_us"), "µs a command"),
+    Target(f"{WRITE}: p99", ("durable", "p99_us"), "µs"),
+    Target("replay of 100 k events, from command to answer", ("replay", "events_per_s"), "events/s", 300_000),
+    Target("Python shopping cart, a core of user function", ("cart", "calls_per_core"), "commands/s", 10_000),
+    Target(MANY, ("entities", "active"), "entities", 50_000),
+    Target(f"{MANY}: proxy memory each", ("entities", "bytes_each"), "bytes", 6_000, at_least=False),
+    Target("idle proxy: resident memory", ("idle", "resident_mb"), "MB", 60, at_least=False),
+    Target(f"{START}: ready after its answer", ("idle", "ready_after_discovery_ms"), "ms", 500, at_least=False),
+    Target(f"{START}: ready after its own start", ("idle", "ready_after_start_ms"), "ms"),
+]
+
+
+def rows(rounds: Rounds) -> list[Row]:
+    """What can be said: a row for each target whose figure was measured."""
+    return [row(target, rounds) for target in TARGETS if rounds.get(target.figure[0])]
+
+
+def row(target: Target, rounds: Rounds) -> Row:
+    figure = middle(rounds, target.figure)
+    assert figure is not None
+    anchor = middle(rounds, target.anchor_figure)
+    ratio = figure / anchor if anchor else None
+    return Row(
+        target.work, figure, target.unit, target.anchor, anchor, ratio, target.text(), met(target, figure, ratio)
+    )
+
+
+def met(target: Target, figure: float, ratio: float | None) -> bool | None:
+    """None: no target, or no anchor to hold it against."""
+    value = ratio if target.relative else figure
+    if target.bound is None or value is None:
+        return None
+    return value >= target.bound if target.at_least else value <= target.bound
+
+
+def middle(rounds: Rounds, figure: tuple[str, str] | None) -> float | None:
+    """Median over the rounds."""
+    if figure is None or not rounds.get(figure[0]):
+        return None
+    return median(each[figure[1]] for each in rounds[figure[0]])
+
+
+def noise(rounds: Rounds) -> list[str]:
+    """What of the machine's own unrest the anchors show: spread between rounds, if it is large."""
+    found = []
+    for measurement, name in {target.anchor_figure for target in TARGETS if target.relative and target.anchor_figure}:
+        values = [each[name] for each in rounds.get(measurement, ())]
+        spread = (max(values) - min(values)) / median(values) if len(values) > 1 else 0.0
+        if spread > NOISY_SPREAD:
+            found.append(f"{measurement} varied by {spread:.0%} between rounds")
+    return sorted(found)
+
+
+def as_json(table: list[Row]) -> list[dict[str, Any]]:
+    return [asdict(each) for each in table]
+
+
+def print_table(console: Console, table: list[Row]) -> None:
+    shown = Table(show_lines=False)
+    for heading in ("work", "figure", "unit", "anchor", "anchor figure", "ratio", "target", "met"):
+        right = heading in ("figure", "anchor figure", "ratio")
+        shown.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for each in table:
+        verdict = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[each.met]
+        figures = (number(each.figure), each.unit, each.anchor, number(each.anchor_figure), number(each.ratio))
+        shown.add_row(each.work, *figures, each.target, verdict)
+    console.print(shown)
+
+
+def number(value: float | None) -> str:
+    """Three or four digits that mean something."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

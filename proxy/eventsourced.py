@@ -45,7 +45,7 @@ from stateside.journal.contract import (
 )
 from stateside.proto.status import Status
 from stateside.proxy import logs
-from stateside.proxy.effects import Onward
+from stateside.proxy.effects import Onward, check_parts
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Call, Channel
@@ -172,7 +172,8 @@ class Entities:
                 State.GONE: 0.0,
             }.values()
         )
-        self.check_interval = min(t for t in self.timeouts if t)
+        # Whatever state an instance is in, it is looked at before a state entered meanwhile can run out.
+        self.check_interval = min(self.relay_timeout, self.passivation_timeout)
         # Some libraries never complete a stream that they have failed, and commands may wait for it: insist earlier.
         self.crash_close_timeout = min(self.settings.stream_close_timeout, CRASH_CLOSE_TIMEOUT)
         self.methods = {method.name: EntityMethod(self, method) for method in model.methods}
@@ -266,6 +267,8 @@ class Activation(Handler):
 
     def on_no_stream(self, status: Status, reason: str) -> None:
         """There is no stream to be had: everybody who waits is told at once."""
+        if self.state != State.OPENING or self.stream is not None:
+            return  # ended by a timeout meanwhile
         self._fail_stash(status, reason)
         self._end()
 
@@ -297,6 +300,8 @@ class Activation(Handler):
         if page is None:
             self._recovery_failed(error)
             return
+        if page.first_sequence != self.last_sequence + 1:
+            return  # asked for by an earlier life, or twice
         frames = frame_events(page.first_sequence, page.events)
         self.touched = monotonic()
         self.last_sequence += len(page.events)
@@ -335,18 +340,17 @@ class Activation(Handler):
         """Idle: take the next waiting command, or wait for one."""
         self.state = State.READY
         self.touched = now
-        entities = self.entities
-        if entities.user_function.waiting:
-            self._make_room()
+        if self.entities.user_function.waiting:
+            self._make_room(now)
         elif self.stash:
             self._unstash(now)
 
-    def _make_room(self) -> None:
+    def _make_room(self, now: float) -> None:
         """Others wait for a stream. Give ours up when idle, or after a fair share of commands."""
-        self.served += 1
-        if self.stash and self.served < self.entities.settings.fair_share:
-            self._unstash(monotonic())
-        else:
+        if self.served < self.entities.settings.fair_share:
+            self.served += 1
+            self._unstash(now)
+        if self.state == State.READY:
             self._close(Close.PASSIVATE)
 
     def _unstash(self, now: float) -> None:
@@ -392,8 +396,12 @@ class Activation(Handler):
     # --- replies -----------------------------------------------------------------------------------------------------
 
     def on_message(self, call: Call, message: bytes) -> None:
+        if self.state >= State.CLOSING:
+            return  # too late to matter
         try:
             reply = scan_event_sourced_out(message)
+            if reply.side_effects or reply.forward is not None or reply.metadata is not None:
+                check_parts(reply)
         except WireError as error:
             self._violation("Unexpected entity message", f"sent a malformed message: {error}")
             return
@@ -474,6 +482,8 @@ class Activation(Handler):
         self.entities.metrics.failed_commands += 1
         if reply.events:
             self._report("sent events together with a failure; they were discarded and the instance restarts")
+        if reply.side_effects:
+            self._report("sent side effects together with a failure; they were not run")
         client.fail(Status.UNKNOWN, reply.description)
         if reply.restart or reply.events:
             self._close(Close.RESTART)
@@ -494,8 +504,6 @@ class Activation(Handler):
 
     def _odd_message(self, reply: StreamOut) -> None:
         """A message that does not answer the command in flight (spec core 4.3 rows 11-13, 4.4 rows 15-18)."""
-        if self.state == State.CLOSING or self.state == State.GONE:
-            return  # said while being closed: too late to matter
         if reply.kind == KIND_FAILURE:
             if self.client is not None and reply.command_id == self.command_id:
                 self.entities.metrics.failed_commands += 1
@@ -615,12 +623,13 @@ class Activation(Handler):
     def on_time(self, now: float) -> float:
         """Timers ask; the answer is when to ask again (0.0: never)."""
         timeout = self._timeout()
-        if not timeout:
-            return now + self.entities.check_interval if self.state != State.GONE else 0.0
-        if now < self.touched + timeout:
-            return self.touched + timeout
-        ON_TIMEOUT[self.state](self)
-        return now + self.entities.check_interval if self.state != State.GONE else 0.0
+        if timeout and now >= self.touched + timeout:
+            ON_TIMEOUT[self.state](self)
+            timeout = self._timeout()
+        if self.state == State.GONE:
+            return 0.0
+        again = now + self.entities.check_interval
+        return min(again, self.touched + timeout) if timeout else again
 
     def _timeout(self) -> float:
         if self.state == State.CLOSING and self.close_as == Close.CRASH:

@@ -42,7 +42,7 @@ from stateside.journal.contract import (
 )
 from stateside.proto.status import Status
 from stateside.proxy import logs
-from stateside.proxy.effects import Onward
+from stateside.proxy.effects import Onward, check_parts
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Call, Channel
@@ -179,7 +179,8 @@ class Entities:
                 State.GONE: 0.0,
             }.values()
         )
-        self.check_interval = min(t for t in self.timeouts if t)
+        # Whatever state an instance is in, it is looked at before a state entered meanwhile can run out.
+        self.check_interval = min(self.relay_timeout, self.passivation_timeout)
         # Some libraries never complete a stream that they have failed, and commands may wait for it: insist earlier.
         self.crash_close_timeout = min(self.settings.stream_close_timeout, CRASH_CLOSE_TIMEOUT)
         self.methods = {method.name: EntityMethod(self, method) for method in model.methods}
@@ -275,6 +276,8 @@ class Activation(Handler):
 
     def on_no_stream(self, status: Status, reason: str) -> None:
         """There is no stream to be had: everybody who waits is told at once."""
+        if self.state != State.OPENING or self.stream is not None:
+            return  # ended by a timeout meanwhile
         self._fail_stash(status, reason)
         self._end()
 
@@ -314,18 +317,17 @@ class Activation(Handler):
         """Idle: take the next waiting command, or wait for one."""
         self.state = State.READY
         self.touched = now
-        entities = self.entities
-        if entities.user_function.waiting:
-            self._make_room()
+        if self.entities.user_function.crowded:
+            self._make_room(now)
         elif self.stash:
             self._unstash(now)
 
-    def _make_room(self) -> None:
+    def _make_room(self, now: float) -> None:
         """Others wait for a stream. Give ours up when idle, or after a fair share of commands."""
-        self.served += 1
-        if self.stash and self.served < self.entities.settings.fair_share:
-            self._unstash(monotonic())
-        else:
+        if self.served < self.entities.settings.fair_share:
+            self.served += 1
+            self._unstash(now)
+        if self.state == State.READY:
             self._close(Close.PASSIVATE)
 
     def _unstash(self, now: float) -> None:
@@ -379,16 +381,19 @@ class Activation(Handler):
     # --- replies -----------------------------------------------------------------------------------------------------
 
     def _expected(self, call: Call, reply: Reply) -> bool:
-        """Whether this answers the command in flight; otherwise it was dealt with."""
-        if call is not self.stream:
-            return False  # of a life that is over
+        """Whether this answers the command in flight; otherwise it was dealt with. Raises WireError."""
+        if call is not self.stream or self.state >= State.CLOSING:
+            return False  # too late to matter
+        if reply.side_effects or reply.forward is not None or reply.metadata is not None:
+            check_parts(reply)
         if self.state != State.BUSY or reply.kind != KIND_REPLY or reply.command_id != self.command_id:
             self._odd_message(reply)
             return False
         return True
 
-    def _malformed(self, error: WireError) -> None:
-        self._violation(self.entities.unknown_message, f"sent a malformed message: {error}")
+    def _malformed(self, call: Call, error: WireError) -> None:
+        if call is self.stream and self.state < State.CLOSING:
+            self._violation(self.entities.unknown_message, f"sent a malformed message: {error}")
 
     def _store(self, reply: Reply, now: float) -> None:
         """The reply changes state: a subclass gives it to the journal after this, and `on_appended` follows."""
@@ -449,6 +454,8 @@ class Activation(Handler):
         self.entities.metrics.failed_commands += 1
         if changes:
             self._report("sent changes together with a failure; they were discarded and the instance restarts")
+        if reply.side_effects:
+            self._report("sent side effects together with a failure; they were not run")
         client.fail(Status.UNKNOWN, reply.description)
         if restart or changes:
             self._close(Close.RESTART)
@@ -469,8 +476,6 @@ class Activation(Handler):
 
     def _odd_message(self, reply: Reply) -> None:
         """A message that does not answer the command in flight (spec core 4.3 rows 11-13, 4.4 rows 15-18)."""
-        if self.state == State.CLOSING or self.state == State.GONE:
-            return  # said while being closed: too late to matter
         if reply.kind == KIND_FAILURE:
             if self.client is not None and reply.command_id == self.command_id:
                 self.entities.metrics.failed_commands += 1
@@ -601,12 +606,13 @@ class Activation(Handler):
     def on_time(self, now: float) -> float:
         """Timers ask; the answer is when to ask again (0.0: never)."""
         timeout = self._timeout()
-        if not timeout:
-            return now + self.entities.check_interval if self.state != State.GONE else 0.0
-        if now < self.touched + timeout:
-            return self.touched + timeout
-        ON_TIMEOUT[self.state](self)
-        return now + self.entities.check_interval if self.state != State.GONE else 0.0
+        if timeout and now >= self.touched + timeout:
+            ON_TIMEOUT[self.state](self)
+            timeout = self._timeout()
+        if self.state == State.GONE:
+            return 0.0
+        again = now + self.entities.check_interval
+        return min(again, self.touched + timeout) if timeout else again
 
     def _timeout(self) -> float:
         if self.state == State.CLOSING and self.close_as == Close.CRASH:

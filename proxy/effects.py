@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import DecodeError
+
 from stateside._speedups.h2 import ServerCall
-from stateside._speedups.wire import ACTION_FORWARD
+from stateside._speedups.wire import ACTION_FORWARD, WireError
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
@@ -25,6 +27,17 @@ if TYPE_CHECKING:
 log = logs.get(__name__)
 
 Hops = tuple[str, ...]
+
+
+def check_parts(reply: StreamOut | ValueOut) -> None:
+    """Raise WireError when a part of the reply that is looked into only later is malformed. Before its events are stored."""
+    try:
+        for effect in reply.side_effects:
+            cloudstate.SideEffect.FromString(effect)
+        cloudstate.Forward.FromString(reply.forward or b"")
+        cloudstate.Metadata.FromString(reply.metadata or b"")
+    except DecodeError as error:
+        raise WireError(f"side effect, forward or metadata: {error}") from error
 
 
 class EffectCall:
@@ -130,5 +143,7 @@ class Onward:
             router.report(f"Forward chain longer than max_hops ({router.settings.max_hops}): {trace}.")
             self._client.fail(Status.INTERNAL, f"forward chain longer than {router.settings.max_hops}: {trace}")
         else:
+            if target.output_type_url != self._method.output_type_url:
+                router.warn_type(self._method, target.output_type_url)
             self._client.context = self._hops
             target.on_request(self._client, forward.payload.value)

@@ -54,6 +54,8 @@ class EventSourced(Activation):
         if page is None:
             self._recovery_failed(error)
             return
+        if page.first_sequence != self.last_sequence + 1:
+            return  # asked for by an earlier life, or twice
         frames = frame_events(page.first_sequence, page.events)
         self.touched = monotonic()
         self.last_sequence += len(page.events)
@@ -80,10 +82,10 @@ class EventSourced(Activation):
     def on_message(self, call: Call, message: bytes) -> None:
         try:
             reply = scan_event_sourced_out(message)
+            if not self._expected(call, reply):
+                return
         except WireError as error:
-            self._malformed(error)
-            return
-        if not self._expected(call, reply):
+            self._malformed(call, error)
             return
         now = monotonic()
         self.entities.metrics.command_processing_time.observe(now - self.sent)

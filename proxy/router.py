@@ -6,6 +6,7 @@ changes when the user function was discovered (again).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -24,18 +25,11 @@ if TYPE_CHECKING:
 
 # Response headers that are the transport's own business (spec core 8.2).
 RESERVED_HEADERS = frozenset(
-    (
-        "content-type",
-        "content-length",
-        "transfer-encoding",
-        "date",
-        "server",
-        "connection",
-        "grpc-status",
-        "grpc-message",
-        "te",
-    )
+    ("content-type", "content-length", "transfer-encoding", "date", "server", "connection", "te")
 )
+HEADER_NAME = re.compile(r"[0-9a-z_.-]+")  # gRPC over HTTP/2: Custom-Metadata
+HEADER_VALUE = re.compile(r"[ -~]*")
+MAX_REPLY_HEADERS = 50
 MAX_TYPE_WARNINGS = 100  # distinct (method, type) pairs reported; each once
 
 log = logs.get(__name__)
@@ -124,13 +118,18 @@ class Router:
 
 
 def response_headers(metadata: bytes) -> list[tuple[bytes, bytes]]:
-    """Response headers from a serialized `Metadata` (spec core 8.2): string entries; binary entries under names that
-    end in -bin."""
+    """Response headers from a serialized `Metadata` (spec core 8.2): its string entries. What is no header is dropped."""
     headers = []
     for entry in cloudstate.Metadata.FromString(metadata).entries:
         name = entry.key.lower()
-        if name in RESERVED_HEADERS or name.startswith(":"):
+        if entry.WhichOneof("value") != "string_value":
+            continue
+        if name in RESERVED_HEADERS or name.startswith("grpc-"):
             log.warning("reply metadata dropped: the name is reserved", name=name)
-        elif entry.WhichOneof("value") == "string_value":
+        elif not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(entry.string_value):
+            log.warning("reply metadata dropped: it cannot be sent as a header", name=name)
+        elif len(headers) == MAX_REPLY_HEADERS:
+            log.warning("reply metadata dropped: there are too many entries", name=name)
+        else:
             headers.append((name.encode(), entry.string_value.encode()))
     return headers

@@ -153,7 +153,13 @@ class Proxy:
 
     async def _listen(self) -> None:
         settings = self.settings
-        self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port)
+        try:
+            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port)
+        except OSError as error:
+            place = f"http_port = {settings.http_port}: cannot listen on {settings.http_interface}"
+            print(f"stateside: {place}: {error.strerror}", file=sys.stderr)
+            self.stop(EXIT_CONFIG)
+            return
         log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
         host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
         print(f"Stateside serves http://{host}:{self.port}", flush=True)

@@ -71,12 +71,13 @@ class UserFunction:
         return len(self._channels)
 
     def request(self, path: bytes, borrower: Borrower) -> None:
-        """Ask for a stream: `on_stream` or `on_no_stream` follows, possibly at once."""
+        """Ask for a stream: `on_stream` follows, possibly at once, or `on_no_stream`, later."""
         if not self.waiting and self._open(path, borrower):
             return
         if len(self.waiting) >= self._settings.user_function_max_waiting:
             limit = f"{len(self.waiting)} entities (user_function_max_waiting) wait for a stream to the user function"
-            borrower.on_no_stream(Status.RESOURCE_EXHAUSTED, limit)
+            # Not at once: the command that asks is not yet among those that wait for an answer.
+            asyncio.get_running_loop().call_soon(borrower.on_no_stream, Status.RESOURCE_EXHAUSTED, limit)
             return
         self.waiting[borrower] = path
         self._grow()

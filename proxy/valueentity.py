@@ -39,10 +39,10 @@ class Value(Activation):
     def on_message(self, call: Call, message: bytes) -> None:
         try:
             reply = scan_value_out(message)
+            if not self._expected(call, reply):
+                return
         except WireError as error:
-            self._malformed(error)
-            return
-        if not self._expected(call, reply):
+            self._malformed(call, error)
             return
         now = monotonic()
         self.entities.metrics.command_processing_time.observe(now - self.sent)

@@ -257,7 +257,6 @@ async def test_d7_a_user_function_that_never_completes_after_a_crash_is_reset(wo
     await served_by_a_new_instance(world, key, late)
     await stream.wait_over()
     assert stream.reset.is_set()
-    await world.user_function.report_about(key, MODEL, "did not complete its side")
 
 
 async def test_a_misbehaving_entity_does_not_disturb_its_neighbours(world: World) -> None:

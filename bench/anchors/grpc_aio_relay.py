@@ -54,7 +54,8 @@ class Entity:
         command.payload.type_url = TYPE_URL
         command.payload.value = request
         await self.stream.write(message)
-        return await answer
+        payload: bytes = await answer
+        return payload
 
     async def read(self) -> None:
         async for message in self.stream:

@@ -4,13 +4,16 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test bench bench-kernels soak lint types proto build interop clean
+.PHONY: help run demo test bench bench-kernels soak lint types proto build interop clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 run: build       ## the shopping cart: user function and proxy, until Ctrl-C
 	$(BIN)/python -m examples.shopping_cart.run
+
+demo: build      ## a purchase, a kill -9 of the proxy, the same cart again
+	$(BIN)/python -m examples.shopping_cart.demo
 
 test: build interop  ## the test suite; pytest arguments in ARGS
 	$(BIN)/pytest $(ARGS)

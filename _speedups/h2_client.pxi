@@ -109,6 +109,7 @@ cdef class ClientConnection(Connection):
                 self.ready.set_result(None)
             self.ready = None
         elif changed:
+            self.was_full = self.capacity() <= 0
             self.notify()
 
     cdef void sent_frame(self, const nghttp2_frame *frame) noexcept:

@@ -92,6 +92,10 @@ cdef class Connection:
         """Bytes of unfinished messages of all calls."""
         return 4 * max(self.limits.max_message_size, <Py_ssize_t>self.limits.connection_window)
 
+    cdef Py_ssize_t queued_limit(self) noexcept:
+        """Bytes that may wait, in all calls, for a peer that does not take its answers."""
+        return 4 * max(self.limits.max_message_size, <Py_ssize_t>self.limits.connection_window)
+
     cdef void after_read(self) noexcept:
         if not self.in_headers:
             self.header_since = 0.0

@@ -51,7 +51,9 @@ class LmdbSettings:
 
     def __post_init__(self) -> None:
         if not 1 << 20 <= self.map_size <= self.map_size_max:
-            raise ValueError(f"map_size is {self.map_size}: from 1 MiB to map_size_max ({self.map_size_max}) is possible")
+            raise ValueError(
+                f"map_size is {self.map_size}: from 1 MiB to map_size_max ({self.map_size_max}) is possible"
+            )
         if not 1 <= self.record_bytes <= self.queue_bytes <= 1 << 31:
             raise ValueError(
                 f"record_bytes is {self.record_bytes}, queue_bytes is {self.queue_bytes}: "
@@ -86,7 +88,9 @@ class LmdbJournal(Journal):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock_directory(self.path)
         except OSError as error:
-            raise JournalError(f"journal {self.path}: {error.strerror}; choose another directory or mend its rights") from error
+            raise JournalError(
+                f"journal {self.path}: {error.strerror}; choose another directory or mend its rights"
+            ) from error
         try:
             self.log.open(asyncio.get_running_loop())
             _sync_directory(self.path)
@@ -161,7 +165,9 @@ class LmdbJournal(Journal):
         make, text = _ERRORS[kind]
         where = f"journal {self.path}" if entity is None else f"{entity[:200]}"
         code = error_text(a) if kind in _WITH_CODE else ""
-        return make(f"{where}: {text.format(a=a, b=b, code=code, maximum=self.settings.map_size_max)}{_advice(kind, a)}")
+        return make(
+            f"{where}: {text.format(a=a, b=b, code=code, maximum=self.settings.map_size_max)}{_advice(kind, a)}"
+        )
 
 
 _WITH_CODE = (ErrorKind.FULL, ErrorKind.BROKEN, ErrorKind.STORE)
@@ -179,8 +185,14 @@ _ERRORS: dict[int, tuple[type[JournalError], str]] = {
         "or save what is readable with `stateside journal export`",
     ),
     ErrorKind.FULL: (Full, "the journal cannot grow: {code} (map of {b} bytes, at most {maximum})"),
-    ErrorKind.QUEUE: (Full, "the queue of appends is full ({a} bytes in {b} appends wait for the running flush); try again"),
-    ErrorKind.BROKEN: (Broken, "a flush failed: {code}; nothing more can be trusted to reach the disk, stop and check it"),
+    ErrorKind.QUEUE: (
+        Full,
+        "the queue of appends is full ({a} bytes in {b} appends wait for the running flush); try again",
+    ),
+    ErrorKind.BROKEN: (
+        Broken,
+        "a flush failed: {code}; nothing more can be trusted to reach the disk, stop and check it",
+    ),
     ErrorKind.TOO_LARGE: (TooLarge, "the append takes {a} bytes, at most {b} are possible"),
     ErrorKind.ENTITY: (TooLarge, "the entity id has {a} bytes, from 1 to {b} are possible"),
     ErrorKind.CLOSED: (JournalError, "the journal is not open"),

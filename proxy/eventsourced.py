@@ -325,7 +325,7 @@ class Activation(Handler):
 
     def _recovery_failed(self, error: JournalError | None) -> None:
         log.error("entity cannot be recovered", entity=self.log_id, error=str(error))
-        status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)
+        status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)  # type: ignore[arg-type]
         self._fail_stash(status, f"entity {self.log_id} cannot be recovered: {error}")
         self._close(Close.CRASH)
 

@@ -156,6 +156,7 @@ class EventSourcedMetrics:
     received_commands: int
     stashed_commands: int
     unstashed_commands: int
+    refused_commands: int
     failed_commands: int
     completed_commands: int
     persisted_events: int

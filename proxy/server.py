@@ -121,11 +121,8 @@ class Proxy:
         counter("stateside_failed_effects", "Side effects not done or failed", lambda: self.router.failed_effects)
         counter("stateside_dropped_reports", "Error reports not sent", lambda: self.discovery.dropped_reports)
         for name in self.server.counters:
-            counter(
-                f"stateside_{name.removesuffix('_total')}",
-                f"Transport: {name}",
-                partial(self.server.counters.get, name, 0),
-            )
+            reading = partial(self.server.counters.__getitem__, name)
+            counter(f"stateside_{name.removesuffix('_total')}", f"Transport: {name}", reading)
 
     def _make_entities(self, model: EntityModel, router: Router) -> Entities:
         return Entities(

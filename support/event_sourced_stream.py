@@ -385,7 +385,7 @@ def _type_name(value: Any) -> str:
 
 def unexpected(error: Exception, command_id: int = 0) -> EntityFailure:
     """The failure the proxy is told for an exception of a handler."""
-    return EntityFailure(f"Unexpected failure: {error or type(error).__name__}", command_id)
+    return EntityFailure(f"Unexpected failure: {str(error) or type(error).__name__}", command_id)
 
 
 class EventSourcedHandler(Handler):

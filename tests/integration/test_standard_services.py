@@ -162,13 +162,15 @@ def test_a_watcher_that_cancels_is_forgotten() -> None:
 def test_the_same_port_answers_http_1_1(header: str, status: bytes) -> None:
     async def test(port: Port) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
-        for _ in range(2):
-            writer.write(f"GET / HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 " + status)
-            length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length"))
-            await reader.readexactly(int(length.split(b":")[1]))
-        writer.close()
-        await writer.wait_closed()
+        try:
+            for _ in range(2):
+                writer.write(f"GET / HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 " + status)
+                length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+                await reader.readexactly(int(length.split(b":")[1]))
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
     with_port(test)

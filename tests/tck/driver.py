@@ -1,6 +1,7 @@
 """A raw protocol client: a user function under test and the connection of a proxy to it, stepped by the test.
 
-Client and server share one event loop that runs only while the test waits for something, so tests read as plain sequences.
+Client and server share one event loop that runs only while the test waits for something, so tests read as plain
+sequences.
 """
 
 from __future__ import annotations

@@ -265,7 +265,12 @@ def test_closing_answers_the_appends_under_way(check):
 
 @pytest.mark.parametrize(
     ("url", "settings", "wrong"),
-    [("files:/x", {}, "files:/x"), ("lmdb:", {}, "lmdb:"), ("memory:", {"map_size": 1}, "map_size"), ("lmdb:x", {"size": 1}, "size")],
+    [
+        ("files:/x", {}, "files:/x"),
+        ("lmdb:", {}, "lmdb:"),
+        ("memory:", {"map_size": 1}, "map_size"),
+        ("lmdb:x", {"size": 1}, "size"),
+    ],
 )
 def test_an_unknown_url_or_setting_is_named(url, settings, wrong):
     with pytest.raises(ValueError, match=wrong):

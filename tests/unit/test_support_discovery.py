@@ -106,7 +106,7 @@ def test_the_application_is_named_after_its_service_or_its_distribution() -> Non
 
 
 def test_a_persistence_id_belongs_to_one_entity() -> None:
-    other = EventSourced(service=TWO, persistence_id="shopping-cart")(type("Other", (), {}))
+    other: type = EventSourced(service=TWO, persistence_id="shopping-cart")(type("Other", (), {}))
     with pytest.raises(
         RegistrationError, match="Other: persistence id 'shopping-cart' is already that of ShoppingCart"
     ):

@@ -5,7 +5,7 @@ import pytest
 from stateside.proto import cloudstate
 from stateside.support import Metadata
 
-ENTRIES = [("Accept", "a"), ("x-bin", b"\x00"), ("accept", "b")]
+ENTRIES: list[tuple[str, str | bytes]] = [("Accept", "a"), ("x-bin", b"\x00"), ("accept", "b")]
 
 
 def test_names_compare_without_case_and_keep_theirs() -> None:

@@ -191,7 +191,7 @@ def test_the_host_of_message_type_urls_can_be_chosen() -> None:
 
 
 def test_unknown_and_malformed_messages_are_refused() -> None:
-    with pytest.raises(SerializationError, match="Unknown message type no.such.Type"):
+    with pytest.raises(SerializationError, match=r"Unknown message type no\.such\.Type"):
         AnyCodec(POOL).decode(write_any("type.googleapis.com/no.such.Type", b""))
     with pytest.raises(SerializationError, match=r"Malformed cloudstate\.tck\.model\.Request"):
         AnyCodec(POOL, [Request]).decode(write_any("type.googleapis.com/cloudstate.tck.model.Request", b"\xff"))

@@ -275,7 +275,7 @@ def test_an_event_that_cannot_be_stored_fails_the_test() -> None:
 
 
 def test_an_event_without_handler_is_named() -> None:
-    with pytest.raises(EntityFailure, match="No event handler found for event .*ItemAdded on Scripted"):
+    with pytest.raises(EntityFailure, match=r"No event handler found for event .*ItemAdded on Scripted"):
         scripted(lambda ctx, cart: ctx.emit(domain.ItemAdded())).add_item(line("x"))
 
 
@@ -289,7 +289,7 @@ def test_a_context_dies_with_its_command() -> None:
     scripted(lambda ctx, cart: kept.append(ctx)).add_item(line("x"))
     for use in (lambda: kept[0].emit("x"), lambda: kept[0].fail("x"), lambda: kept[0].forward(None)):  # type: ignore[arg-type]
         with pytest.raises(ContextError, match="after the command ended"):
-            use()
+            use()  # type: ignore[no-untyped-call]
 
 
 # --- replies, forwards, effects --------------------------------------------------------------------------------------
@@ -401,5 +401,5 @@ def test_the_kit_refuses_what_no_client_could_send() -> None:
     entity = TestKit(ShoppingCart).entity("u")
     with pytest.raises(AttributeError, match="no rpc 'checkout'"):
         entity.checkout(GET)
-    with pytest.raises(TypeError, match="takes com.example.shoppingcart.AddLineItem"):
+    with pytest.raises(TypeError, match=r"takes com\.example\.shoppingcart\.AddLineItem"):
         entity.add_item(GET)

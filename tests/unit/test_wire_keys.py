@@ -60,7 +60,7 @@ def test_several_keys_are_joined_in_order_of_declaration_not_of_number() -> None
     assert key_scanner("int32", "string", "bool").scan(message) == "2-a-true"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(wire_messages(Keys.DESCRIPTOR))
 def test_any_serialization_has_the_key_that_the_runtime_reads(data: bytes) -> None:
     assert fuzz_wire.keys(data)

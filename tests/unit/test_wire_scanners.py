@@ -19,19 +19,19 @@ DEFAULTS_OUT = oracle.seen_out(wire.StreamOut())
 DEFAULTS_IN = oracle.seen_in(wire.StreamIn())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(wire_messages(Out.DESCRIPTOR))
 def test_any_serialization_of_a_stream_out_message_is_scanned_as_the_runtime_parses_it(data: bytes) -> None:
     assert fuzz_wire.stream_out(data)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(wire_messages(In.DESCRIPTOR))
 def test_any_serialization_of_a_stream_in_message_is_scanned_as_the_runtime_parses_it(data: bytes) -> None:
     assert fuzz_wire.stream_in(data)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(wire_messages(Out.DESCRIPTOR), wire_messages(In.DESCRIPTOR))
 def test_every_truncation_is_refused_exactly_when_the_runtime_refuses_it(out: bytes, into: bytes) -> None:
     for size in range(len(out)):
@@ -137,7 +137,7 @@ def test_the_same_type_url_is_decoded_once() -> None:
     assert [type_url(text) for text in many] == many
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.one_of(st.binary(max_size=40), wire_messages(Out.DESCRIPTOR)))
 def test_check_agrees_with_the_runtime_on_a_message_of_unknown_fields_only(data: bytes) -> None:
     message = oracle.parsed(Empty, data)

@@ -1,0 +1,127 @@
+"""The bytes of the journal in LMDB, read by Python: a second, independent reader for the command line and for tests.
+
+docs/journal-format.md has the layout. The proxy's own reader and writer are compiled (`stateside._speedups.record`).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import xxhash
+
+FORMAT_VERSION = 1
+RECORD_VERSION = 1
+_HEADER = struct.Struct("<QIBBHIQQ")
+_SNAPSHOT = struct.Struct("<QBBHQQ")
+_U64 = struct.Struct(">Q")
+_KEY_END = 9  # 0xFF and the sequence
+
+
+class Damaged(Exception):
+    """The bytes are not what was written. `entity` is None when not even that can be told."""
+
+    def __init__(self, entity: str | None, sequence: int, what: str) -> None:
+        super().__init__(what)
+        self.entity = entity
+        self.sequence = sequence
+        self.what = what
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one append stored."""
+
+    offset: int
+    entity: str
+    first_sequence: int
+    epoch: int
+    events: list[bytes]
+
+    @property
+    def last_sequence(self) -> int:
+        return self.first_sequence + len(self.events) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What can be told of a record whose events are not needed, or damaged."""
+
+    entity: str
+    first_sequence: int
+    event_count: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    sequence: int
+    epoch: int
+    payload: bytes
+
+
+def pack_offset(offset: int) -> bytes:
+    return _U64.pack(offset)
+
+
+def unpack_offset(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def index_key(entity: str, sequence: int) -> bytes:
+    return entity.encode() + b"\xff" + _U64.pack(sequence)
+
+
+def split_key(key: bytes) -> tuple[str, int]:
+    """Entity and first sequence of an index key."""
+    if len(key) <= _KEY_END or key[-_KEY_END] != 0xFF:
+        raise Damaged(None, 0, f"index key {key!r} is malformed")
+    return _decode(key[:-_KEY_END]), unpack_offset(key[-8:])
+
+
+def parse_header(data: bytes, offset: int) -> Header:
+    """The checked header of the record at `offset`."""
+    if len(data) < _HEADER.size:
+        raise Damaged(None, 0, f"record at offset {offset} is cut short")
+    _, check, version, _, entity_size, count, first, epoch = _HEADER.unpack_from(data)
+    end = _HEADER.size + entity_size
+    if version != RECORD_VERSION or end + 4 * count > len(data) or count == 0:
+        raise Damaged(None, 0, f"record at offset {offset} has an impossible header")
+    if xxhash.xxh3_64_intdigest(data[12:end], offset) & 0xFFFFFFFF != check:
+        raise Damaged(None, 0, f"header of the record at offset {offset} does not fit its checksum")
+    return Header(_decode(data[_HEADER.size : end]), first, count, epoch)
+
+
+def parse_record(data: bytes, offset: int) -> Record:
+    """The checked record at `offset`."""
+    header = parse_header(data, offset)
+    if xxhash.xxh3_64_intdigest(data[8:], offset) != int.from_bytes(data[:8], "little"):
+        raise Damaged(header.entity, header.first_sequence, f"record at offset {offset} does not fit its checksum")
+    start = _HEADER.size + len(header.entity.encode())
+    sizes = struct.unpack_from(f"<{header.event_count}I", data, start)
+    position = start + 4 * header.event_count
+    events = []
+    for size in sizes:
+        events.append(data[position : position + size])
+        position += size
+    if position != len(data):
+        raise Damaged(header.entity, header.first_sequence, f"record at offset {offset} has impossible lengths")
+    return Record(offset, header.entity, header.first_sequence, header.epoch, events)
+
+
+def parse_snapshot(entity: str, data: bytes) -> Snapshot:
+    """The checked snapshot of an entity."""
+    if len(data) < _SNAPSHOT.size:
+        raise Damaged(entity, 0, "snapshot is cut short")
+    check, version, _, _, sequence, epoch = _SNAPSHOT.unpack_from(data)
+    seed = xxhash.xxh3_64_intdigest(entity.encode())
+    if version != RECORD_VERSION or xxhash.xxh3_64_intdigest(data[8:], seed) != check:
+        raise Damaged(entity, 0, "snapshot does not fit its checksum")
+    return Snapshot(sequence, epoch, data[_SNAPSHOT.size :])
+
+
+def _decode(entity: bytes) -> str:
+    try:
+        return entity.decode()
+    except UnicodeDecodeError:
+        raise Damaged(None, 0, f"entity id {entity!r} is not UTF-8") from None

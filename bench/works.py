@@ -254,8 +254,8 @@ async def load(
     alone: bool = False,
     **watched: Process,
 ) -> Figures:
-    """Run the load generator; `alone`: one call at a time to one entity. Its figures, and `<name>_cpu_us` for each watched
-    process: its CPU microseconds a call."""
+    """Run the load generator; `alone`: one call at a time to one entity. Its figures, and `<name>_cpu_us` for each
+    watched process: its CPU microseconds a call."""
     if alone:
         entities = connections = in_flight = 1
     seconds = setting.seconds if count < 0 else MANY_TIMEOUT

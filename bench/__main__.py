@@ -28,7 +28,7 @@ BUSY_LOAD = 0.7
 
 def main() -> int:
     options = arguments()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     setting = Setting(
         folder=options.data / f"data-{os.getpid()}",
         seconds=options.seconds or (1.5 if options.quick else 4.0),

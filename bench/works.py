@@ -36,6 +36,7 @@ MANY_ENTITIES = 50_000
 STREAMS_PER_CONNECTION = 100
 MANY_TIMEOUT = 60.0
 IDLE_SECONDS = 1.0
+PROBLEM_SHOWN_CHARS = 300
 PROXY_READY = re.compile(r"Stateside serves http://[^:]+:(\d+)")
 
 
@@ -265,8 +266,9 @@ async def load(
     generator = await stage.python("stateside.bench.load", "--port", port, "--work", work, *shape, *times, *watch)
     result = await generator.json(setting.warmup + seconds + 60)
     await generator.stop()
-    if result.pop("failed"):
-        raise MeasurementFailed(f"calls failed: {'; '.join(result['problems'])}")
+    if failed := result.pop("failed"):
+        first = " ".join(result["problems"][0].split())
+        raise MeasurementFailed(f"{failed} calls failed; the first: {first[:PROBLEM_SHOWN_CHARS]}")
     if not result["calls"] or 0 <= count != result["calls"]:
         raise MeasurementFailed(f"{result['calls']} calls were answered within {seconds:g} s")
     del result["problems"]

@@ -336,7 +336,7 @@ class Activation(Handler):
         self.state = State.READY
         self.touched = now
         entities = self.entities
-        if entities.user_function.waiting:
+        if entities.user_function.crowded:
             self._make_room()
         elif self.stash:
             self._unstash(now)

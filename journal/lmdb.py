@@ -1,7 +1,7 @@
-"""The journal in LMDB: one environment directory per proxy, group-committed. docs/journal-format.md describes the bytes.
+"""The journal in LMDB: one directory per proxy, group-committed. docs/journal-format.md describes the bytes.
 
-This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine is
-`stateside._speedups.log`.
+This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine
+is `stateside._speedups.log`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ class LmdbSettings:
 
     def __post_init__(self) -> None:
         if not 1 << 20 <= self.map_size <= self.map_size_max:
-            raise ValueError(f"map_size is {self.map_size}: from 1 MiB to map_size_max ({self.map_size_max}) is possible")
+            raise ValueError(
+                f"map_size is {self.map_size}: from 1 MiB to map_size_max ({self.map_size_max}) is possible"
+            )
         if not 1 <= self.record_bytes <= self.queue_bytes <= 1 << 31:
             raise ValueError(
                 f"record_bytes is {self.record_bytes}, queue_bytes is {self.queue_bytes}: "
@@ -65,7 +67,10 @@ class LmdbSettings:
 
 
 class LmdbJournal(Journal):
-    """A durable journal in the directory `path`. `on_broken` is called once, when a flush failed: the process has to stop."""
+    """A durable journal in the directory `path`.
+
+    `on_broken` is called once, when a flush failed: nothing can be trusted to be stored any more, the process must stop.
+    """
 
     def __init__(
         self,
@@ -86,10 +91,12 @@ class LmdbJournal(Journal):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = lock_directory(self.path)
         except OSError as error:
-            raise JournalError(f"journal {self.path}: {error.strerror}; choose another directory or mend its rights") from error
+            raise JournalError(
+                f"journal {self.path}: {error.strerror}; choose another directory or mend its rights"
+            ) from error
         try:
             self.log.open(asyncio.get_running_loop())
-            _sync_directory(self.path)
+            sync_directory(self.path)
         except BaseException:
             self._unlock()
             raise
@@ -161,7 +168,9 @@ class LmdbJournal(Journal):
         make, text = _ERRORS[kind]
         where = f"journal {self.path}" if entity is None else f"{entity[:200]}"
         code = error_text(a) if kind in _WITH_CODE else ""
-        return make(f"{where}: {text.format(a=a, b=b, code=code, maximum=self.settings.map_size_max)}{_advice(kind, a)}")
+        return make(
+            f"{where}: {text.format(a=a, b=b, code=code, maximum=self.settings.map_size_max)}{_advice(kind, a)}"
+        )
 
 
 _WITH_CODE = (ErrorKind.FULL, ErrorKind.BROKEN, ErrorKind.STORE)
@@ -179,8 +188,14 @@ _ERRORS: dict[int, tuple[type[JournalError], str]] = {
         "or save what is readable with `stateside journal export`",
     ),
     ErrorKind.FULL: (Full, "the journal cannot grow: {code} (map of {b} bytes, at most {maximum})"),
-    ErrorKind.QUEUE: (Full, "the queue of appends is full ({a} bytes in {b} appends wait for the running flush); try again"),
-    ErrorKind.BROKEN: (Broken, "a flush failed: {code}; nothing more can be trusted to reach the disk, stop and check it"),
+    ErrorKind.QUEUE: (
+        Full,
+        "the queue of appends is full ({a} bytes in {b} appends wait for the running flush); try again",
+    ),
+    ErrorKind.BROKEN: (
+        Broken,
+        "a flush failed: {code}; nothing more can be trusted to reach the disk, stop and check it",
+    ),
     ErrorKind.TOO_LARGE: (TooLarge, "the append takes {a} bytes, at most {b} are possible"),
     ErrorKind.ENTITY: (TooLarge, "the entity id has {a} bytes, from 1 to {b} are possible"),
     ErrorKind.CLOSED: (JournalError, "the journal is not open"),
@@ -223,7 +238,7 @@ def lock_directory(path: Path) -> IO[str]:
     return file
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make the new files' names durable, and the directory's own."""
     for directory in (path, path.parent):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

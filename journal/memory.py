@@ -1,7 +1,7 @@
 """A journal in memory: for tests, development and services whose state may vanish with the process.
 
-It behaves like a durable store in everything that a caller can see: appends are acknowledged from a later loop callback, all
-waiters of one loop turn together, and space is bounded.
+It behaves like a durable store in everything that a caller can see: appends are acknowledged from a later loop
+callback, all waiters of one loop turn together, and space is bounded.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ class MemoryJournal(Journal):
         if found and epoch < found.epoch:
             return StaleEpoch(f"{entity}: epoch {epoch} is over, the entity is owned under epoch {found.epoch}")
         if first_sequence != last + 1:
-            return SequenceTaken(f"{entity}: sequence {first_sequence} does not follow the last one, {last}; load again")
+            return SequenceTaken(
+                f"{entity}: sequence {first_sequence} does not follow the last one, {last}; load again"
+            )
         if not self.writable:
             return Full(f"{entity}: the journal in memory is full ({self.size_bytes} of {self._max_bytes} bytes)")
         return None

@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test bench soak lint types proto build clean
+.PHONY: help run demo test bench soak lint types proto build interop clean
 
 help:            ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -12,7 +12,10 @@ help:            ## show this list
 run: build       ## the shopping cart: user function and proxy, until Ctrl-C
 	$(BIN)/python -m examples.shopping_cart.run
 
-test: build      ## the test suite; pytest arguments in ARGS
+demo: build      ## a purchase, a kill -9 of the proxy, the same cart again
+	$(BIN)/python -m examples.shopping_cart.demo
+
+test: build interop  ## the test suite; pytest arguments in ARGS
 	$(BIN)/pytest $(ARGS)
 
 soak: build      ## the long runs: chaos, fuzzing
@@ -30,6 +33,9 @@ types: build     ## static types
 
 proto: build     ## rebuild what is generated from .proto files
 	$(BIN)/python scripts/generate_protos.py
+
+interop: build   ## the third-party programs of tests/interop; quick when they are there
+	@tests/interop/setup
 
 build: $(VENV)/.ready
 	@scripts/build

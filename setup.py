@@ -35,6 +35,9 @@ def link_packages() -> None:
         link = INCLUDE / name
         if not link.is_symlink():
             link.symlink_to(os.path.relpath(ROOT / name, INCLUDE))
+    examples = INCLUDE.parent / "examples"
+    if not examples.is_symlink():
+        examples.symlink_to(os.path.relpath(ROOT / "examples", INCLUDE.parent))
 
 
 def extensions() -> list[Extension]:

@@ -175,7 +175,13 @@ class Channel:
     @staticmethod
     async def connect_unix(loop: asyncio.AbstractEventLoop, path: str, *, limits: Limits | None = None) -> Channel: ...
     def open(
-        self, path: bytes, handler: Handler, *, context: Any = None, headers: Sequence[tuple[bytes, bytes]] = (), timeout: float = 0.0
+        self,
+        path: bytes,
+        handler: Handler,
+        *,
+        context: Any = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        timeout: float = 0.0,
     ) -> ClientCall:
         """Open a call; request headers leave with this turn's write. `timeout` in seconds is sent as grpc-timeout and enforced here too.
         Raises ChannelUnavailable when closed or draining or without capacity."""

@@ -1,8 +1,9 @@
 """The contract of a journal: what every store promises, and how the proxy talks to one.
 
 A journal keeps, per entity, a dense sequence of events numbered from 1 and at most one snapshot. It knows nothing of
-commands: an entity is a text, an event or a snapshot is bytes. Results come through callbacks of a waiter, on the event loop's
-thread, so that a store may answer at once, after a flush, or after a network round trip without a future per command.
+commands: an entity is a text, an event or a snapshot is bytes. Results come through callbacks of a waiter, on the
+event loop's thread, so that a store may answer at once, after a flush, or after a network round trip without a future
+per command.
 
 Promises, tested once against every store (tests/unit/test_journal_contract.py):
 
@@ -119,7 +120,8 @@ class Journal(ABC):
         waiter: Waiter,
         epoch: int = 0,
     ) -> None:
-        """Store `events` numbered from `first_sequence`, and, in the same step, `snapshot` as covering the last of them."""
+        """Store `events` numbered from `first_sequence`, and, in the same step, `snapshot` as covering the last of
+        them."""
 
     @property
     @abstractmethod

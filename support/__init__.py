@@ -1,0 +1,48 @@
+"""Python support library: write a stateful service as a class, serve it to a Cloudstate proxy.
+
+A user function is a gRPC server that the proxy connects to. This package stands in that process: it describes the
+registered entities to the proxy (discovery), receives their state and commands over one stream per entity instance,
+calls the handlers and sends replies, events and side effects back. See docs/user-guide-event-sourced.md.
+"""
+
+from .calls import Service, ServiceCall
+from .context import Context, EntityContext
+from .errors import (
+    ContextError,
+    EntityFailure,
+    Fail,
+    RegistrationError,
+    SerializationError,
+    ServiceCallError,
+    SupportError,
+)
+from .event_sourced import EventSourced, EventSourcedContext, event, snapshot, snapshot_handler
+from .handlers import command
+from .hooks import Hooks
+from .json_values import json_type
+from .metadata import Metadata
+from .server import Stateside
+
+__all__ = [
+    "EventSourced",
+    "EventSourcedContext",
+    "command",
+    "event",
+    "snapshot",
+    "snapshot_handler",
+    "Context",
+    "EntityContext",
+    "Fail",
+    "Service",
+    "ServiceCall",
+    "Metadata",
+    "json_type",
+    "Stateside",
+    "Hooks",
+    "SupportError",
+    "RegistrationError",
+    "SerializationError",
+    "ServiceCallError",
+    "ContextError",
+    "EntityFailure",
+]

@@ -1,0 +1,354 @@
+# The accepting end: routing by path, limits, graceful close.
+
+cdef enum:
+    MAX_REMEMBERED_PATHS = 4096
+    PREFACE_SIZE = 24
+cdef double NOTICE_TIMEOUT = 1.0  # seconds for the answer to the PING behind a shutdown notice
+cdef bytes PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# An empty SETTINGS frame, then GOAWAY with ENHANCE_YOUR_CALM.
+cdef bytes TOO_MANY_CONNECTIONS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11))
+cdef bytes NOT_HTTP2 = (
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 26\r\n\r\n"
+    b"This port speaks HTTP/2.\r\n"
+)
+
+
+cdef int on_request_header(
+    nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_size,
+    const uint8_t *value, size_t size, uint8_t flags, void *user_data
+) noexcept:
+    cdef Connection conn = <Connection>user_data
+    cdef ServerCall call
+    if conn.heading is None:
+        return 0
+    call = <ServerCall>conn.heading
+    if call.http_refusal == 431:
+        return 0
+    call.header_bytes += name_size + size + 32
+    call.header_count += 1
+    if call.header_bytes > conn.limits.max_header_bytes or call.header_count > conn.limits.max_header_count:
+        call.http_refusal = 431
+        conn.oversized()
+        return 0
+    call.take_header(name, name_size, value, size)
+    return 0
+
+
+cdef int on_request_begin(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
+    cdef ServerConnection conn = <ServerConnection>user_data
+    if frame.hd.type == NGHTTP2_HEADERS:
+        conn.in_headers = True
+        conn.heading = None
+        if frame.headers.cat == NGHTTP2_HCAT_REQUEST:
+            conn.begin_call(frame.hd.stream_id)
+    return 0
+
+
+cdef nghttp2_session_callbacks *server_callbacks = new_callbacks()
+nghttp2_session_callbacks_set_on_begin_headers_callback(server_callbacks, on_request_begin)
+nghttp2_session_callbacks_set_on_header_callback(server_callbacks, on_request_header)
+
+
+cdef class ServerConnection(Connection):
+    def __init__(self, Server server):
+        self.server = server
+        self.context = server.context
+        self.limits = server.limits
+
+    def connection_made(self, transport):
+        cdef Server server = self.server
+        if server.stopped or len(server.open_connections) >= self.limits.max_connections:
+            server.refused_connections += 1
+            self.lost = True
+            transport.write(TOO_MANY_CONNECTIONS)
+            transport.close()
+            return
+        server.connections_total += 1
+        server.open_connections.add(self)
+        Connection.connection_made(self, transport)
+
+    def connection_lost(self, error):
+        Connection.connection_lost(self, error)
+        self.server.connection_gone(self)
+
+    def buffer_updated(self, Py_ssize_t size):
+        if self.lost or self.closing:
+            return
+        if not self.sniffed and not self.sniff(self.context.input, size):
+            return
+        Connection.buffer_updated(self, size)
+
+    cdef bint sniff(self, const uint8_t *data, Py_ssize_t size) except -1:
+        """Whether this is HTTP/2 and not yet decided bytes were consumed; True: go on with the whole buffer."""
+        cdef Py_ssize_t known = 0 if self.beginning is None else len(self.beginning)
+        cdef Py_ssize_t part = min(size, PREFACE_SIZE - known)
+        if memcmp(data, PyBytes_AS_STRING(PREFACE) + known, part) != 0:
+            self.not_http2((self.beginning or b"") + PyBytes_FromStringAndSize(<const char *>data, size))
+            return False
+        if known + part < PREFACE_SIZE:
+            self.beginning = (self.beginning or b"") + PyBytes_FromStringAndSize(<const char *>data, size)
+            return False
+        self.sniffed = True
+        announce(self, self.limits.max_streams * 2 + ANNOUNCED_ABOVE)
+        if self.beginning is not None:
+            self.feed(<const uint8_t *>PyBytes_AS_STRING(self.beginning), known)
+            self.beginning = None
+        return True
+
+    def not_http2(self, bytes data):
+        transport = self.transport
+        if self.server.http1 is None:
+            self.server.protocol_errors += 1
+            transport.write(NOT_HTTP2)
+            self.close_transport()
+            return
+        self.lost = True
+        self.tear_down()
+        self.server.connection_gone(self)
+        protocol = self.server.http1(data)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+
+    cdef void start_session(self) noexcept:
+        cdef nghttp2_option *option = session_options(self.limits)
+        nghttp2_session_server_new3(&self.session, server_callbacks, <void *>self, option, &memory)
+        nghttp2_option_del(option)
+
+    cdef void begin_call(self, int32_t stream_id) noexcept:
+        cdef ServerCall call = ServerCall.__new__(ServerCall)
+        call.stream_id = stream_id
+        self.adopt(call)
+        self.heading = call
+        nghttp2_session_set_stream_user_data(self.session, stream_id, <void *>call)
+
+    cdef void got_frame(self, const nghttp2_frame *frame) noexcept:
+        if frame.hd.type == NGHTTP2_HEADERS:
+            self.got_headers(frame)
+        elif frame.hd.type == NGHTTP2_SETTINGS:
+            self.greeted = True
+            self.watch()
+        elif frame.hd.type == NGHTTP2_RST_STREAM and not self.spend_reset_token():
+            self.flooded()
+            self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+
+    cdef void got_headers(self, const nghttp2_frame *frame) noexcept:
+        cdef void *call
+        self.in_headers = False
+        if self.heading is not None:
+            (<ServerCall>self.heading).begin()
+            self.heading = None
+        if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+            call = nghttp2_session_get_stream_user_data(self.session, frame.hd.stream_id)
+            if call is not NULL:
+                (<Call>call).remote_end()
+
+    cdef void sent_frame(self, const nghttp2_frame *frame) noexcept:
+        cdef void *call
+        if frame.hd.type == NGHTTP2_HEADERS:
+            if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+                call = nghttp2_session_get_stream_user_data(self.session, frame.hd.stream_id)
+                if call is not NULL and not (<Call>call).remote_closed:
+                    nghttp2_submit_rst_stream(self.session, 0, frame.hd.stream_id, NGHTTP2_NO_ERROR)
+        elif frame.hd.type == NGHTTP2_GOAWAY and frame.goaway.error_code != NGHTTP2_NO_ERROR:
+            self.close_at = self.context.refresh() + CLOSE_TIMEOUT
+            self.watch()
+        elif frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR:
+            if not self.spend_reset_token():  # the peer makes us reset: the same attack in reverse
+                self.flooded()
+                self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+
+    cdef void uncount(self, Call call) noexcept:
+        if call.counted:
+            call.counted = False
+            self.active -= 1
+            self.server.streams -= 1
+            if self.active == 0:
+                self.idle_since = self.context.now
+                if self.limits.idle_timeout > 0.0:
+                    self.watch()
+
+    # --- checks ---
+
+    cdef double next_check(self) noexcept:
+        cdef double at = Connection.next_check(self)
+        if self.limits.idle_timeout > 0.0 and self.active == 0 and not self.draining:
+            at = min(at, max(self.idle_since, self.born) + self.limits.idle_timeout)
+        if self.notice_sent:
+            at = min(at, self.notice_at + NOTICE_TIMEOUT)
+        return at
+
+    cdef void check(self) noexcept:
+        if self.limits.idle_timeout > 0.0 and self.active == 0 and not self.draining:
+            if self.context.now + 0.001 >= max(self.idle_since, self.born) + self.limits.idle_timeout:
+                self.drain(False)
+        if self.notice_sent and self.context.now + 0.001 >= self.notice_at + NOTICE_TIMEOUT:
+            self.final_goaway()
+        Connection.check(self)
+
+    cdef void flooded(self) noexcept:
+        self.server.floods += 1
+
+    cdef void protocol_error(self) noexcept:
+        self.server.protocol_errors += 1
+
+    cdef void oversized(self) noexcept:
+        self.server.oversized += 1
+
+    # --- graceful close ---
+
+    cdef void drain(self, bint at_once) noexcept:
+        """Announce the end; the last stream is named when the peer has surely read the announcement."""
+        if self.draining or self.session is NULL:
+            return
+        self.draining = True
+        if at_once or not self.greeted:
+            self.notice_sent = True
+            self.final_goaway()
+            return
+        nghttp2_submit_shutdown_notice(self.session)
+        nghttp2_submit_ping(self.session, 0, NULL)
+        self.notice_sent = True
+        self.notice_at = self.context.refresh()
+        self.watch()
+        self.mark_dirty()
+
+    cdef void ping_answered(self) noexcept:
+        if self.notice_sent:
+            self.final_goaway()
+
+    cdef void final_goaway(self) noexcept:
+        if self.session is NULL or not self.notice_sent:
+            return
+        self.notice_sent = False
+        nghttp2_submit_goaway(
+            self.session, 0, nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR, NULL, 0
+        )
+        self.mark_dirty()
+
+    cdef void cancel_all(self) noexcept:
+        self.terminate(NGHTTP2_NO_ERROR)
+
+
+class ServerProtocol(ServerConnection, asyncio.BufferedProtocol):
+    __slots__ = ()
+
+
+cdef class Server:
+    def __init__(self, loop, lookup, *, Limits limits=None, http1=None):
+        self.loop = loop
+        self.lookup = lookup
+        self.limits = Limits() if limits is None else limits
+        self.http1 = http1
+        self.context = context_of(loop)
+        self.listeners = []
+        self.open_connections = set()
+        self.routes = {}
+        self.unknown_routes = {}
+
+    @property
+    def connections(self):
+        return len(self.open_connections)
+
+    @property
+    def counters(self):
+        return {
+            "connections_total": self.connections_total,
+            "calls_total": self.calls_total,
+            "refused_streams": self.refused_streams,
+            "refused_connections": self.refused_connections,
+            "oversized": self.oversized,
+            "floods": self.floods,
+            "protocol_errors": self.protocol_errors,
+            "cancelled": self.cancelled,
+            "expired": self.expired,
+        }
+
+    async def listen_tcp(self, host, port, *, reuse_port=False, ssl=None, backlog=1024):
+        listener = await self.loop.create_server(
+            self.new_protocol, host, port, reuse_port=reuse_port or None, ssl=ssl, backlog=backlog
+        )
+        self.listeners.append(listener)
+        return listener.sockets[0].getsockname()[1]
+
+    async def listen_unix(self, path, *, backlog=1024):
+        self.listeners.append(await self.loop.create_unix_server(self.new_protocol, path, backlog=backlog))
+
+    def new_protocol(self):
+        return ServerProtocol(self)
+
+    # --- routing ---
+
+    cdef void route(self, ServerCall call, const uint8_t *path, Py_ssize_t size) noexcept:
+        if (
+            self.last_path is None
+            or PyBytes_GET_SIZE(self.last_path) != size
+            or memcmp(PyBytes_AS_STRING(self.last_path), path, size) != 0
+        ):
+            self.find_route(PyBytes_FromStringAndSize(<const char *>path, size))
+        call.path = self.last_path
+        call.handler = self.last_handler
+        if self.last_handler is None and call.refusal == 0:
+            call.refusal = UNIMPLEMENTED
+            call.refusal_text = f"unknown method {path[:min(size, 200)].decode('utf-8', 'replace')}"
+
+    cdef void find_route(self, bytes path) noexcept:
+        cdef Handler handler = self.routes.get(path)
+        if handler is None and path not in self.unknown_routes:
+            try:
+                handler = self.lookup(path)
+            except BaseException:
+                log.exception("lookup of %r failed", path)
+            self.remember(path, handler)
+        self.last_path = path
+        self.last_handler = handler
+
+    cdef void remember(self, bytes path, Handler handler) noexcept:
+        # Apart, so that a client that asks for unknown paths pushes no known one out.
+        cdef dict known = self.unknown_routes if handler is None else self.routes
+        if len(known) >= MAX_REMEMBERED_PATHS:
+            known.clear()
+        known[path] = handler
+
+    cpdef object forget(self):
+        self.routes.clear()
+        self.unknown_routes.clear()
+        self.last_path = None
+        self.last_handler = None
+
+    # --- the end ---
+
+    cpdef object stop_accepting(self):
+        self.stopped = True
+        for listener in self.listeners:
+            listener.close()
+        self.listeners.clear()
+
+    async def close(self, double grace=0.0):
+        cdef ServerConnection connection
+        self.stop_accepting()
+        for connection in list(self.open_connections):
+            connection.drain(grace <= 0.0)
+        if grace > 0.0:
+            await self.wait_closed(grace / 2)
+            for connection in list(self.open_connections):
+                connection.final_goaway()
+            await self.wait_closed(grace / 2)
+        for connection in list(self.open_connections):
+            connection.cancel_all()
+        await self.wait_closed(CLOSE_TIMEOUT)
+        for connection in list(self.open_connections):
+            connection.abort()
+        await self.wait_closed(CLOSE_TIMEOUT)
+
+    async def wait_closed(self, double seconds):
+        if not self.open_connections:
+            return
+        if self.closed_waiter is None:
+            self.closed_waiter = self.loop.create_future()
+        await asyncio.wait([self.closed_waiter], timeout=seconds)
+
+    cdef void connection_gone(self, ServerConnection connection) noexcept:
+        self.open_connections.discard(connection)
+        if not self.open_connections and self.closed_waiter is not None and not self.closed_waiter.done():
+            self.closed_waiter.set_result(None)

@@ -1,0 +1,72 @@
+"""Shape of `wire` for other Cython modules; wire.pyi documents it."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    MAX_KEYS = 64
+
+cdef struct Key:
+    uint32_t tag
+    int type
+
+cdef struct KeyValue:
+    uint64_t number
+    const uint8_t* data
+    Py_ssize_t size
+
+cdef class KeyScanner:
+    cdef Key[MAX_KEYS] keys
+    cdef int count
+    cdef list enums  # by position: names of enum values by number, None for other types
+
+    cdef int add(self, object number, object type_name, object enum) except -1
+    cpdef str scan(self, bytes message)
+    cdef str text(self, int index, KeyValue* value)
+    cdef str enum_text(self, int index, int32_t number)
+
+cdef class CommandWriter:
+    cdef uint8_t member
+    cdef bytes name  # as field of Command
+    cdef bytes type_url  # as field of Any
+
+    cpdef bytes write(
+        self, bytes entity_id, int64_t command_id, bytes payload, bytes metadata=*, bint streamed=*
+    )
+
+cdef class StreamOut:
+    cdef readonly int kind
+    cdef readonly int64_t command_id
+    cdef readonly int action
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bytes metadata
+    cdef readonly bytes forward
+    cdef readonly str description
+    cdef readonly bint restart
+    cdef readonly object events
+    cdef readonly bytes snapshot
+    cdef readonly object side_effects
+
+cdef class StreamIn:
+    cdef readonly int kind
+    cdef readonly str service_name
+    cdef readonly str entity_id
+    cdef readonly int64_t snapshot_sequence
+    cdef readonly bytes snapshot
+    cdef readonly int64_t sequence
+    cdef readonly bytes event
+    cdef readonly int64_t command_id
+    cdef readonly str name
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bint streamed
+    cdef readonly bytes metadata
+
+cpdef bytes write_init(str service_name, str entity_id, int64_t snapshot_sequence=*, bytes snapshot=*)
+cpdef bytes frame_events(int64_t first_sequence, object events)
+cpdef StreamOut scan_event_sourced_out(bytes message)
+cpdef StreamIn scan_event_sourced_in(bytes message)
+cpdef bytes write_action_failure(int64_t command_id, str description, bint restart=*)
+cpdef bytes write_stream_failure(int64_t command_id, str description)
+cpdef bytes write_any(str type_url, bytes value)
+cpdef tuple scan_any(bytes data)

@@ -1,0 +1,348 @@
+"""Settings of the proxy: one frozen object, made once at start from four places.
+
+    defaults  <  stateside.toml  <  environment  <  command line
+
+The fields of `Settings` are the table: each names its kind (with what is allowed), its default, its meaning and the
+environment variables of the Cloudstate reference proxy that it obeys. Parsing, `--help`, docs/configuration.md and the
+texts of errors all come from that table. Unknown keys and impossible values are a `ConfigError`: one line that names
+key, value and what is allowed.
+"""
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stateside.proxy.values import Choice, Duration, Flag, Fraction, Kind, Size, Text, Whole, nearest, show_duration
+
+PREFIX = "STATESIDE_"
+CONFIG_VARIABLE = "STATESIDE_CONFIG"
+DEFAULT_FILE = "stateside.toml"
+# STATESIDE_ variables that belong to somebody else than this table.
+RESERVED_VARIABLES = frozenset({CONFIG_VARIABLE, "STATESIDE_BUILD_DEBUG"})
+
+DAY = 86400.0
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+INT32_MAX = (1 << 31) - 1
+
+PORT = Whole(0, 65535)
+ADDRESS = Text(meaning="a host name or address", pattern=r"[^\s/]+")
+
+
+class ConfigError(Exception):
+    """A setting is unknown or impossible. The text is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    key: str
+    group: str
+    kind: Kind
+    default: Any
+    meaning: str
+    reference_names: tuple[str, ...]
+
+    @property
+    def variable(self) -> str:
+        """Our own environment variable."""
+        return PREFIX + self.key.upper()
+
+    @property
+    def option(self) -> str:
+        """The option of the command line."""
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """All environment variables that set it, the strongest first."""
+        return (self.variable, *self.reference_names)
+
+
+def _row(group: str, default: Any, kind: Kind, meaning: str, *reference_names: str) -> Any:
+    return field(default=default, metadata={"row": (group, kind, meaning, reference_names)})
+
+
+GATEWAY = "Clients"
+USER_FUNCTION = "User function"
+ENTITIES = "Entities"
+JOURNAL = "Journal"
+ADMIN = "Administration"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings. Durations are seconds, sizes are bytes."""
+
+    http_interface: str = _row(GATEWAY, "0.0.0.0", ADDRESS, "Address the main port listens on.")
+    http_port: int = _row(GATEWAY, 9000, PORT, "Main port: gRPC, reflection, health. 0: a free one.", "HTTP_PORT")
+    max_request_size: int = _row(GATEWAY, 12 * MIB, Size(1, INT32_MAX), "Largest message accepted from a client.")
+    max_connections: int = _row(GATEWAY, 10_000, Whole(1, 1_000_000), "Client connections at once.")
+    max_streams: int = _row(GATEWAY, 10_000, Whole(1, 1_000_000), "Calls at once on one connection.")
+    max_header_bytes: int = _row(
+        GATEWAY, 16 * KIB, Size(KIB, MIB), "Headers of one request: names, values and 32 bytes for each."
+    )
+    max_header_count: int = _row(GATEWAY, 128, Whole(8, 10_000), "Headers of one request, counted.")
+    header_timeout: float = _row(
+        GATEWAY, 10.0, Duration(0.1, 600), "How long a connection's first bytes and each header block may take."
+    )
+    idle_timeout: float = _row(
+        GATEWAY, 0.5 * DAY, Duration(1, 30 * DAY, "never"), "A connection without calls is closed after this."
+    )
+    keepalive_interval: float = _row(
+        GATEWAY, 60.0, Duration(1, DAY, "never"), "A silent peer, client or user function, is sent a PING after this."
+    )
+    keepalive_timeout: float = _row(
+        GATEWAY, 20.0, Duration(0.1, 3600), "A peer that leaves a PING unanswered for this long is taken for lost."
+    )
+    graceful_termination_timeout: float = _row(
+        GATEWAY,
+        10.0,
+        Duration(0.001, 3600, "at once"),
+        "How long calls may take to finish when the proxy stops.",
+    )
+
+    user_function_host: str = _row(
+        USER_FUNCTION, "127.0.0.1", ADDRESS, "Where the user function listens.", "USER_FUNCTION_HOST"
+    )
+    user_function_port: int = _row(
+        USER_FUNCTION, 8080, Whole(1, 65535), "The port the user function listens on.", "USER_FUNCTION_PORT"
+    )
+    user_function_socket: str = _row(
+        USER_FUNCTION,
+        "",
+        Text(empty=True, meaning="the path of a Unix socket (at most 107 bytes)", pattern=r"[^\0]{1,107}"),
+        "Path of a Unix socket to use in place of host and port.",
+    )
+    user_function_streams_per_connection: int = _row(
+        USER_FUNCTION,
+        128,
+        Whole(1, 1_000_000),
+        "Entity streams on one connection, if the user function allows so many.",
+    )
+    user_function_max_connections: int = _row(
+        USER_FUNCTION, 1024, Whole(1, 100_000), "Connections to the user function at once."
+    )
+    user_function_max_waiting: int = _row(
+        USER_FUNCTION, 100_000, Whole(1, 100_000_000), "Entity instances that may wait for a stream; more are refused."
+    )
+    connect_timeout: float = _row(
+        USER_FUNCTION, 5.0, Duration(0.01, 600), "How long a connection to the user function may take to be made."
+    )
+    discovery_timeout: float = _row(
+        USER_FUNCTION, 10.0, Duration(0.01, 600), "How long the user function may take to say what it serves."
+    )
+    stream_close_timeout: float = _row(
+        USER_FUNCTION, 10.0, Duration(0.01, 3600), "A half-closed stream that the user function leaves open is reset."
+    )
+    max_inbound_message_size: int = _row(
+        USER_FUNCTION, 12 * MIB, Size(1, INT32_MAX), "Largest message accepted from the user function."
+    )
+    relay_timeout: float = _row(
+        USER_FUNCTION,
+        60.0,
+        Duration(0.001, DAY),
+        "How long a command may wait for its answer before its entity is freed.",
+    )
+    relay_buffer: int = _row(
+        USER_FUNCTION, 64 * KIB, Size(KIB, GIB), "Bytes waiting to be sent to one entity's stream before replay pauses."
+    )
+    protocol_compatibility_check: bool = _row(
+        USER_FUNCTION, True, Flag(), "Refuse a user function that does not speak protocol 0.2."
+    )
+    backoff_min: float = _row(USER_FUNCTION, 1.0, Duration(0.001, DAY), "First delay before discovery is retried.")
+    backoff_max: float = _row(USER_FUNCTION, 10.0, Duration(0.001, DAY), "Longest delay before discovery is retried.")
+    backoff_random_factor: float = _row(
+        USER_FUNCTION, 0.2, Fraction(0, 10), "Each delay is lengthened by up to this fraction of itself, at random."
+    )
+
+    passivation_timeout: float = _row(
+        ENTITIES,
+        30.0,
+        Duration(0.001, 365 * DAY),
+        "An entity instance idle for so long is passivated, unless its entity says otherwise.",
+    )
+    max_entities: int = _row(
+        ENTITIES,
+        1_000_000,
+        Whole(1, 100_000_000),
+        "Active entity instances at once; the longest idle ones make room.",
+    )
+    stash_depth: int = _row(
+        ENTITIES,
+        1000,
+        Whole(1, 1_000_000),
+        "Commands waiting for one entity instance; more are RESOURCE_EXHAUSTED.",
+    )
+    fair_share: int = _row(
+        ENTITIES, 100, Whole(1, 1_000_000), "Commands an instance may handle in a row while others wait for its stream."
+    )
+    max_hops: int = _row(
+        ENTITIES, 16, Whole(1, 1000), "Forwards and side effects that may follow from one call in a chain."
+    )
+    max_pending_effects: int = _row(
+        ENTITIES, 10_000, Whole(1, 10_000_000), "Side effects running at once; further ones are refused and counted."
+    )
+    number_of_shards: int = _row(
+        ENTITIES, 100, Whole(1, 65536), "Shards of each entity type. The same everywhere and for ever."
+    )
+
+    journal: str = _row(
+        JOURNAL,
+        "lmdb:./data/journal",
+        Text(meaning='"memory:" or "lmdb:" and a folder', pattern=r"memory:|lmdb:.+"),
+        'Where events and snapshots are kept: "lmdb:" and a folder, or "memory:", which forgets all at exit.',
+    )
+    durability: str = _row(
+        JOURNAL,
+        "durable",
+        Choice(("durable", "relaxed", "none")),
+        "When an append counts: flushed to disk, flushed within a second, or never flushed on purpose.",
+    )
+    journal_map_max: int = _row(JOURNAL, TIB, Size(MIB, 64 * TIB), "The journal grows by itself up to this size.")
+    replay_page_size: int = _row(
+        JOURNAL, 256 * KIB, Size(KIB, 64 * MIB), "Bytes of events read at a time while an entity instance is replayed."
+    )
+
+    admin_interface: str = _row(ADMIN, "127.0.0.1", ADDRESS, "Address the admin port listens on.")
+    admin_port: int = _row(ADMIN, 8558, PORT, "Admin port: /alive, /ready, /metrics. 0: a free one.", "MANAGEMENT_PORT")
+    metrics_enabled: bool = _row(ADMIN, True, Flag(), "Open the metrics port; the admin port has /metrics in any case.")
+    metrics_host: str = _row(ADMIN, "0.0.0.0", ADDRESS, "Address the metrics port listens on.", "METRICS_HOST")
+    metrics_port: int = _row(ADMIN, 9090, PORT, "Metrics port: /metrics only. 0: a free one.", "METRICS_PORT")
+    log_level: str = _row(ADMIN, "info", Choice(("debug", "info", "warning", "error")), "The least of what is logged.")
+    log_format: str = _row(ADMIN, "json", Choice(("json", "console")), "Log lines for machines or for people.")
+    dev_mode: bool = _row(
+        ADMIN,
+        False,
+        Flag(),
+        'For trying things out: journal "memory:", log format "console", unless set otherwise.',
+    )
+
+
+DEV_DEFAULTS = {"journal": "memory:", "log_format": "console"}
+
+
+def _table() -> Iterator[Setting]:
+    for column in dataclasses.fields(Settings):
+        group, kind, meaning, names = column.metadata["row"]
+        yield Setting(column.name, group, kind, column.default, meaning, names)
+
+
+TABLE: tuple[Setting, ...] = tuple(_table())
+BY_KEY: dict[str, Setting] = {setting.key: setting for setting in TABLE}
+
+
+def load(
+    overrides: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    toml_path: str | Path | None = None,
+) -> Settings:
+    """The settings of this process.
+
+    overrides: texts of the command line by key. environ: environment variables. toml_path: file to read;
+    otherwise the one STATESIDE_CONFIG names, otherwise stateside.toml in the working directory if there is one.
+    Raises ConfigError.
+    """
+    environ = environ or {}
+    values: dict[str, Any] = {}
+    values.update(_from_toml(_toml_file(toml_path, environ)))
+    values.update(_from_environment(environ))
+    values.update(_from_command_line(overrides or {}))
+    if values.get("dev_mode"):
+        values = DEV_DEFAULTS | values
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings
+
+
+def _toml_file(toml_path: str | Path | None, environ: Mapping[str, str]) -> Path | None:
+    named = toml_path or environ.get(CONFIG_VARIABLE)
+    if named:
+        return Path(named)
+    default = Path(DEFAULT_FILE)
+    return default if default.exists() else None
+
+
+def _from_toml(path: Path | None) -> Iterator[tuple[str, Any]]:
+    for key, raw in _read_toml(path).items() if path else ():
+        if key not in BY_KEY:
+            raise ConfigError(f"{path}: unknown key {key}{nearest(key, BY_KEY)}")
+        yield key, _parse(BY_KEY[key], raw, str(path))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid TOML: {' '.join(str(error).split())}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    names = {setting.variable: setting for setting in TABLE}
+    for name, text in environ.items():
+        if name.startswith(PREFIX) and name not in names and not _is_foreign(name, text):
+            raise ConfigError(f"unknown environment variable {name}{nearest(name, names)}")
+    for setting in TABLE:
+        for name in setting.variables:
+            if name in environ and not _is_foreign(name, environ[name]):
+                yield setting.key, _parse(setting, environ[name], name)
+                break
+
+
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+
+
+def _is_foreign(name: str, text: str) -> bool:
+    """Reserved, or put there by Kubernetes for a Service that is called stateside, http, metrics and so on."""
+    if name in RESERVED_VARIABLES or _SERVICE_LINK.fullmatch(name):
+        return True
+    return name.endswith("_PORT") and text.startswith(("tcp://", "udp://", "sctp://"))
+
+
+def _from_command_line(overrides: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    for key, text in overrides.items():
+        if key not in BY_KEY:
+            raise ConfigError(f"unknown key {key}{nearest(key, BY_KEY)}")
+        yield key, _parse(BY_KEY[key], text, BY_KEY[key].option)
+
+
+def _parse(setting: Setting, raw: object, source: str) -> Any:
+    try:
+        return setting.kind.parse(raw)
+    except ValueError as error:
+        raise ConfigError(f"{setting.key} = {_shown(raw)} ({source}): must be {error}") from None
+
+
+def _shown(raw: object) -> str:
+    """What was written, on one line and not too long."""
+    text = repr(raw) if isinstance(raw, str) else str(raw)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _check_together(settings: Settings) -> None:
+    """What no single setting can tell."""
+    if settings.backoff_max < settings.backoff_min:
+        low, high = show_duration(settings.backoff_min), show_duration(settings.backoff_max)
+        raise ConfigError(f"backoff_max = {high}: must not be below backoff_min = {low}")
+    _check_ports(settings)
+
+
+def _check_ports(settings: Settings) -> None:
+    port = settings.http_port
+    others = {"admin_port": (settings.admin_interface, settings.admin_port)}
+    if settings.metrics_enabled:
+        others["metrics_port"] = (settings.metrics_host, settings.metrics_port)
+    for key, (interface, other) in others.items():
+        if port and port == other and _same_interface(settings.http_interface, interface):
+            raise ConfigError(f"{key} = {other}: must not be the main port, http_port = {port}")
+
+
+def _same_interface(one: str, other: str) -> bool:
+    return one == other or not {one, other}.isdisjoint({"0.0.0.0", "::"})

@@ -1,0 +1,80 @@
+"""The log: one line per event on stderr, JSON for machines or plain for people.
+
+`get(name)` gives a structlog logger; what libraries say through the standard `logging` comes out in the same form.
+"""
+
+import json
+import logging
+import sys
+from types import TracebackType
+from typing import Any
+
+from stateside.proxy.config import Settings
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def _import_structlog() -> Any:
+    """structlog without rich: it would import it only for prettier tracebacks, at ten times its own cost."""
+    present = "rich" in sys.modules
+    if not present:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # makes `import rich` fail, as if not installed
+    try:
+        import structlog
+    finally:
+        if not present:
+            del sys.modules["rich"]
+    return structlog
+
+
+structlog = _import_structlog()
+
+
+def configure(settings: Settings) -> None:
+    """Set up the log of this process."""
+    level = LEVELS[settings.log_level]
+    structlog.configure(
+        processors=_processors(settings.log_format),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(level, logging.INFO), handlers=[_Forward()], force=True)
+
+
+def get(name: str) -> Any:
+    """A logger; `name` becomes the field `part` of each line. May be asked for before `configure`."""
+    return structlog.get_logger(part=name)
+
+
+def _processors(log_format: str) -> list[Any]:
+    shared = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=log_format == "json"),
+    ]
+    if log_format == "json":
+        renderer = structlog.processors.JSONRenderer(serializer=json.dumps, default=_as_text)
+        return [*shared, structlog.processors.format_exc_info, renderer]
+    colors = sys.stderr.isatty()
+    plain = structlog.dev.plain_traceback
+    return [*shared, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain)]
+
+
+def _as_text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
+
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+class _Forward(logging.Handler):
+    """Hands records of the standard library's logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
+        try:
+            text = record.getMessage()
+        except (TypeError, ValueError):
+            text = record.msg  # arguments that do not fit their format must not cost the line
+        get(record.name).log(record.levelno, text, **fields)

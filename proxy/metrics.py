@@ -1,0 +1,287 @@
+"""Figures for Prometheus: plain attributes on the hot path, rendered only when somebody asks.
+
+An entity machine does `metrics.received_commands += 1`; nothing is locked, labelled or formatted then. The library
+prometheus_client is imported at the first scrape, not at start. Names, types and buckets are those of the Cloudstate
+reference proxy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+QUANTILES = (0.5, 0.95, 0.99, 1.0)
+
+PREFIX = "cloudstate_eventsourced_"
+LABEL = "entity_name"
+
+# attribute of EventSourcedMetrics -> help text; the name is PREFIX + attribute (+ _total or _seconds)
+COUNTERS = {
+    "activated_entities": "Entity instances created",
+    "passivated_entities": "Entity instances ended, for whatever reason",
+    "failed_entities": "Entity instances that crashed, lost their stream or failed to recover",
+    "received_commands": "Commands that reached an entity instance",
+    "stashed_commands": "Commands queued behind another",
+    "unstashed_commands": "Commands that left the queue",
+    "refused_commands": "Commands refused because too many waited",
+    "failed_commands": "Commands answered with a failure",
+    "completed_commands": "Commands answered, failures included",
+    "persisted_events": "Events appended to the journal",
+    "persisted_event_bytes": "Serialized size of appended events in bytes",
+    "loaded_events": "Events replayed to entity instances",
+    "loaded_event_bytes": "Serialized size of replayed events in bytes",
+    "persisted_snapshots": "Snapshots given to the journal",
+    "persisted_snapshot_bytes": "Serialized size of those snapshots in bytes",
+    "loaded_snapshots": "Snapshots read at activation",
+    "loaded_snapshot_bytes": "Serialized size of read snapshots in bytes",
+}
+HISTOGRAMS = {
+    "recovery_time": "Activation to the end of replay",
+    "command_stash_time": "Time of commands in the queue",
+    "command_processing_time": "Command sent to its reply or failure",
+    "command_total_time": "Command received to answered, queueing and persisting included",
+    "persist_time": "Append started to confirmed",
+}
+SUMMARIES = {"entity_active_time": "Life time of entity instances"}
+
+
+class Histogram:
+    """Counts in fixed buckets."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_SECONDS) + 1)
+        self.sum = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS_SECONDS, seconds)] += 1
+        self.sum += seconds
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """(upper bound, observations up to it), as Prometheus wants it."""
+        found, total = [], 0
+        for bound, count in zip((*BUCKETS_SECONDS, math.inf), self.counts, strict=True):
+            total += count
+            found.append((_number(bound), float(total)))
+        return found
+
+
+class Summary:
+    """Quantiles of the last minute, within 1 % of the value; count and sum of all time.
+
+    Observations fall into buckets that grow by 2 %, kept in six windows of ten seconds.
+    """
+
+    __slots__ = ("_clock", "_windows", "count", "sum")
+
+    WINDOWS = 6
+    WINDOW_SECONDS = 10.0
+    GROWTH = math.log(1.02)
+    # 10 µs to about 3 years: bounds the number of buckets
+    LOW, HIGH = 1e-5, 1e8
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.count = 0
+        self.sum = 0.0
+        self._clock = clock
+        self._windows: deque[_Window] = deque(maxlen=self.WINDOWS)
+
+    def observe(self, seconds: float) -> None:
+        self.count += 1
+        self.sum += seconds
+        window = self._window()
+        index = round(math.log(min(max(seconds, self.LOW), self.HIGH)) / self.GROWTH)
+        window.counts[index] = window.counts.get(index, 0) + 1
+        window.highest = max(window.highest, seconds)
+
+    def quantiles(self) -> list[tuple[float, float]]:
+        """(quantile, seconds); NaN when nothing was observed in the last minute."""
+        oldest = self._clock() - self.WINDOWS * self.WINDOW_SECONDS
+        recent = [window for window in self._windows if window.start > oldest]
+        counts: dict[int, int] = {}
+        for window in recent:
+            for index, count in window.counts.items():
+                counts[index] = counts.get(index, 0) + count
+        highest = max((window.highest for window in recent), default=math.nan)
+        return [(quantile, min(self._at(quantile, counts), highest)) for quantile in QUANTILES[:-1]] + [(1.0, highest)]
+
+    def _at(self, quantile: float, counts: dict[int, int]) -> float:
+        wanted = quantile * sum(counts.values())
+        for index in sorted(counts):
+            wanted -= counts[index]
+            if wanted <= 0:
+                return math.exp(index * self.GROWTH)
+        return math.nan
+
+    def _window(self) -> _Window:
+        start = self._clock() // self.WINDOW_SECONDS * self.WINDOW_SECONDS
+        if not self._windows or self._windows[-1].start != start:
+            self._windows.append(_Window(start))
+        return self._windows[-1]
+
+
+class _Window:
+    __slots__ = ("counts", "highest", "start")
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.counts: dict[int, int] = {}
+        self.highest = 0.0
+
+
+class EventSourcedMetrics:
+    """All figures of one event sourced entity type, to be incremented in place."""
+
+    __slots__ = ("entity_name", *COUNTERS, *HISTOGRAMS, *SUMMARIES)
+
+    activated_entities: int
+    passivated_entities: int
+    failed_entities: int
+    received_commands: int
+    stashed_commands: int
+    unstashed_commands: int
+    refused_commands: int
+    failed_commands: int
+    completed_commands: int
+    persisted_events: int
+    persisted_event_bytes: int
+    loaded_events: int
+    loaded_event_bytes: int
+    persisted_snapshots: int
+    persisted_snapshot_bytes: int
+    loaded_snapshots: int
+    loaded_snapshot_bytes: int
+    recovery_time: Histogram
+    command_stash_time: Histogram
+    command_processing_time: Histogram
+    command_total_time: Histogram
+    persist_time: Histogram
+    entity_active_time: Summary
+
+    def __init__(self, entity_name: str) -> None:
+        self.entity_name = entity_name
+        for name in COUNTERS:
+            setattr(self, name, 0)
+        for name in HISTOGRAMS:
+            setattr(self, name, Histogram())
+        for name in SUMMARIES:
+            setattr(self, name, Summary())
+
+
+class Metrics:
+    """All figures of the process."""
+
+    def __init__(self) -> None:
+        self._event_sourced: dict[str, EventSourcedMetrics] = {}
+        self._readings: list[tuple[str, str, str, Callable[[], float]]] = []
+        self._registry: CollectorRegistry | None = None
+
+    def event_sourced(self, entity_name: str) -> EventSourcedMetrics:
+        """The figures of an entity type, by its persistence id."""
+        return self._event_sourced.setdefault(entity_name, EventSourcedMetrics(entity_name))
+
+    def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """A value that is read at every scrape."""
+        self._readings.append(("gauge", name, meaning, read))
+
+    def counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """A count that is read at every scrape; `name` without `_total`."""
+        self._readings.append(("counter", name, meaning, read))
+
+    def render(self, names: list[str] | None = None) -> bytes:
+        """Text format 0.0.4; only the series called `names`, if any are given."""
+        from prometheus_client import generate_latest
+
+        registry: Any = self._made_registry()
+        return generate_latest(_Selection(registry, names) if names else registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client."""
+        if self._event_sourced:
+            yield from self._counters()
+            yield from self._histograms()
+            yield from self._summaries()
+        for sort, name, meaning, read in self._readings:
+            yield _reading(sort, name, meaning, read())
+
+    def _made_registry(self) -> CollectorRegistry:
+        if self._registry is None:
+            from prometheus_client import CollectorRegistry, ProcessCollector
+
+            self._registry = CollectorRegistry(auto_describe=False)
+            ProcessCollector(registry=self._registry)
+            self._registry.register(self)
+        return self._registry
+
+    def _counters(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        for attribute, meaning in COUNTERS.items():
+            family = CounterMetricFamily(PREFIX + attribute, meaning, labels=[LABEL])
+            for name, metrics in self._event_sourced.items():
+                family.add_metric([name], getattr(metrics, attribute))
+            yield family
+
+    def _histograms(self) -> Iterator[Metric]:
+        from prometheus_client.core import HistogramMetricFamily
+
+        for attribute, meaning in HISTOGRAMS.items():
+            family = HistogramMetricFamily(f"{PREFIX}{attribute}_seconds", meaning, labels=[LABEL])
+            for name, metrics in self._event_sourced.items():
+                histogram: Histogram = getattr(metrics, attribute)
+                family.add_metric([name], histogram.cumulative(), histogram.sum)
+            yield family
+
+    def _summaries(self) -> Iterator[Metric]:
+        from prometheus_client.core import SummaryMetricFamily
+
+        for attribute, meaning in SUMMARIES.items():
+            family = SummaryMetricFamily(f"{PREFIX}{attribute}_seconds", meaning, labels=[LABEL])
+            for name, metrics in self._event_sourced.items():
+                summary: Summary = getattr(metrics, attribute)
+                for quantile, seconds in summary.quantiles():
+                    family.add_sample(family.name, {LABEL: name, "quantile": _number(quantile)}, seconds)
+                family.add_metric([name], summary.count, summary.sum)
+            yield family
+
+
+class _Selection:
+    """A registry that shows only the series of some names."""
+
+    def __init__(self, registry: CollectorRegistry, names: list[str]) -> None:
+        self._registry = registry
+        self._names = frozenset(names)
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if sample.name in self._names]
+            if metric.samples:
+                yield metric
+
+
+def _reading(sort: str, name: str, meaning: str, value: float) -> Metric:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    family: Any = CounterMetricFamily if sort == "counter" else GaugeMetricFamily
+    made: Metric = family(name, meaning, value=value)
+    return made
+
+
+def _number(value: float) -> str:
+    return "+Inf" if value == math.inf else str(value)

@@ -1,0 +1,204 @@
+"""The proxy process: puts the parts together, starts them in order, and takes them down again.
+
+    journal -> admin port -> discovery -> main port -> ready ... SIGTERM -> drain -> passivate -> journal closed
+
+The main port opens once the user function has been discovered and then stays open whatever happens to the user
+function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from functools import partial
+from time import monotonic
+
+import uvloop
+
+from stateside._speedups.h2 import Limits, Server
+from stateside.journal import open_journal
+from stateside.journal.contract import Durability, JournalError
+from stateside.proxy import http1, logs, reflection
+from stateside.proxy.admin import AdminServer
+from stateside.proxy.config import Settings
+from stateside.proxy.discovery import Discovery
+from stateside.proxy.eventsourced import Entities
+from stateside.proxy.health import Health
+from stateside.proxy.metrics import Metrics
+from stateside.proxy.readiness import Readiness
+from stateside.proxy.router import Router
+from stateside.proxy.spec import EntityModel, ServiceModel
+from stateside.proxy.timers import Timers
+from stateside.proxy.userfunction import UserFunction
+
+JOURNAL_CHECK_INTERVAL = 1.0  # seconds
+EXIT_OK = 0
+EXIT_CONFIG = 2
+EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
+
+log = logs.get(__name__)
+
+
+def main(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; the exit code."""
+    logs.configure(settings)
+    return uvloop.run(Proxy(settings).run())
+
+
+class Proxy:
+    """One sidecar."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.started = monotonic()
+        self.exit_code = EXIT_OK
+        self.port = 0
+        self.readiness = Readiness()
+        self.metrics = Metrics()
+        self._stop = asyncio.Event()
+
+    async def run(self) -> int:
+        try:
+            await self._build()
+        except (JournalError, OSError) as error:
+            print(f"stateside: {error}", file=sys.stderr)
+            return EXIT_CONFIG
+        discovery = asyncio.create_task(self.discovery.run())
+        watch = asyncio.create_task(self._watch_journal())
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((discovery, stop), return_when=asyncio.FIRST_COMPLETED)
+        if discovery.done() and not discovery.cancelled() and discovery.exception() is not None:
+            log.error("stopping: discovery failed", exc_info=discovery.exception())
+            self.exit_code = EXIT_BROKEN
+        watch.cancel()
+        discovery.cancel()
+        await self._drain()
+        return self.exit_code
+
+    def stop(self, exit_code: int = EXIT_OK) -> None:
+        """Begin the drain."""
+        self.exit_code = self.exit_code or exit_code
+        self.readiness.block("process", "the proxy is stopping")
+        self._stop.set()
+
+    # --- start -------------------------------------------------------------------------------------------------------
+
+    async def _build(self) -> None:
+        settings = self.settings
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        self.timers = Timers(loop)
+        self.journal = open_journal(
+            settings.journal, Durability(settings.durability), self._on_broken, **journal_bounds(settings)
+        )
+        await self.journal.open()
+        self.user_function = UserFunction(settings, self.timers.evict)
+        self.discovery = Discovery(settings, self._found, self.readiness)
+        self.router = Router(settings, self.timers, self._make_entities, self.discovery.report)
+        face = http1.main_port(settings, loop)
+        self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=face.connect)
+        self.health = Health(self.readiness)
+        self.router.add(self.health.handlers())
+        self.admin = AdminServer(settings, self.readiness, self.metrics)
+        await self.admin.start()
+        self._offer_metrics()
+
+    def _offer_metrics(self) -> None:
+        gauge, counter = self.metrics.gauge, self.metrics.counter
+        gauge("stateside_active_entities", "Active entity instances", self.router.active_instances)
+        gauge("stateside_connections", "Client connections", lambda: self.server.connections)
+        gauge("stateside_calls", "Calls of clients under way", lambda: self.server.streams)
+        gauge(
+            "stateside_user_function_connections",
+            "Connections to the user function",
+            lambda: self.user_function.connections,
+        )
+        gauge("stateside_user_function_streams", "Streams to the user function", lambda: self.user_function.streams)
+        gauge("stateside_waiting_entities", "Instances that wait for a stream", lambda: len(self.user_function.waiting))
+        gauge("stateside_pending_effects", "Side effects running", lambda: self.router.pending_effects)
+        counter("stateside_failed_effects", "Side effects not done or failed", lambda: self.router.failed_effects)
+        counter("stateside_dropped_reports", "Error reports not sent", lambda: self.discovery.dropped_reports)
+        for name in self.server.counters:
+            reading = partial(self.server.counters.__getitem__, name)
+            counter(f"stateside_{name.removesuffix('_total')}", f"Transport: {name}", reading)
+
+    def _make_entities(self, model: EntityModel, router: Router) -> Entities:
+        return Entities(
+            model,
+            self.settings,
+            journal=self.journal,
+            user_function=self.user_function,
+            timers=self.timers,
+            metrics=self.metrics.event_sourced(model.persistence_id),
+            router=router,
+        )
+
+    async def _found(self, model: ServiceModel) -> None:
+        """The user function was discovered: serve what it offers."""
+        self.router.update(model)
+        self.router.add(reflection.handlers(model))
+        self.server.forget()
+        self.health.set_services(model.service_names)
+        log.info("user function discovered", services=model.service_names)
+        if not self.port:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        settings = self.settings
+        self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port)
+        log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
+        host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
+        print(f"Stateside serves http://{host}:{self.port}", flush=True)
+
+    # --- end ---------------------------------------------------------------------------------------------------------
+
+    async def _watch_journal(self) -> None:
+        """Readiness follows whether the journal takes events."""
+        while True:
+            if self.journal.writable:
+                self.readiness.clear("journal")
+            else:
+                self.readiness.block("journal", "the journal does not take events")
+            await asyncio.sleep(JOURNAL_CHECK_INTERVAL)
+
+    def _on_broken(self, error: JournalError) -> None:
+        """A flush failed: what is on disk is unknown, so nothing may be acknowledged any more."""
+        log.critical("the journal is broken; the proxy stops", error=str(error))
+        self.stop(EXIT_BROKEN)
+
+    async def _drain(self) -> None:
+        """Let calls finish, passivate what is idle, close."""
+        log.info("stopping", grace_seconds=self.settings.graceful_termination_timeout)
+        self.health.close()
+        await self.server.close(self.settings.graceful_termination_timeout)
+        self.timers.evict_all()
+        self.timers.stop()
+        await asyncio.sleep(0)  # half-closes leave with this turn's write
+        await self.user_function.close()
+        await self.journal.close()
+        await self.admin.close()
+        log.info("stopped")
+
+
+def journal_bounds(settings: Settings) -> dict[str, int | float]:
+    """Bounds of the journal, as its store names them."""
+    if not settings.journal.startswith("lmdb:"):
+        return {}
+    return {"map_size": min(1 << 30, settings.journal_map_max), "map_size_max": settings.journal_map_max}
+
+
+def server_limits(settings: Settings) -> Limits:
+    """Bounds of the main port."""
+    return Limits(
+        max_message_size=settings.max_request_size,
+        max_header_bytes=settings.max_header_bytes,
+        max_header_count=settings.max_header_count,
+        max_streams=settings.max_streams,
+        max_connections=settings.max_connections,
+        header_timeout=settings.header_timeout,
+        idle_timeout=settings.idle_timeout,
+        keepalive_interval=settings.keepalive_interval,
+        keepalive_timeout=settings.keepalive_timeout,
+    )

@@ -1,0 +1,183 @@
+"""The connections to the user function: who gets a stream, when another connection is opened, and who waits.
+
+Every active entity holds one stream for as long as it is active, so thousands of streams are normal. A peer's
+MAX_CONCURRENT_STREAMS is honoured and followed as it changes. Further connections are opened before anybody has to
+wait; when there may be no more of them, those who wait are served in order as idle entities give their streams up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from stateside._speedups.h2 import Channel, ChannelUnavailable, ClientCall, Handler, Limits
+from stateside.proto.status import Status
+from stateside.proxy import logs
+from stateside.proxy.config import Settings
+
+UNLIMITED = 2**31 - 1  # announced by peers that mean "as many as you like"
+
+log = logs.get(__name__)
+
+
+class Borrower(Protocol):
+    """Who asks for a stream and holds it: it is the transport's handler of that stream."""
+
+    channel: Channel | None
+
+    def on_stream(self, stream: ClientCall) -> None: ...
+
+    def on_no_stream(self, status: Status, reason: str) -> None: ...
+
+
+def channel_limits(settings: Settings) -> Limits:
+    """Bounds of a connection to the user function."""
+    return Limits(
+        max_message_size=settings.max_inbound_message_size,
+        max_streams=UNLIMITED,
+        keepalive_interval=settings.keepalive_interval,
+        keepalive_timeout=settings.keepalive_timeout,
+    )
+
+
+async def connect(settings: Settings) -> Channel:
+    """A new connection to the user function. Raises OSError when there is none to be had."""
+    loop = asyncio.get_running_loop()
+    limits = channel_limits(settings)
+    async with asyncio.timeout(settings.connect_timeout):
+        if settings.user_function_socket:
+            return await Channel.connect_unix(loop, settings.user_function_socket, limits=limits)
+        return await Channel.connect(loop, settings.user_function_host, settings.user_function_port, limits=limits)
+
+
+class UserFunction:
+    """The pool. Bounds: `user_function_max_connections`, `user_function_streams_per_connection` (unless the peer
+    clearly allows more), `user_function_max_waiting`."""
+
+    def __init__(self, settings: Settings, make_room: Callable[[int], int]) -> None:
+        """`make_room(n)` passivates up to n idle entities, because as many wait."""
+        self._settings = settings
+        self._make_room = make_room
+        self._channels: list[Channel] = []
+        self._roomy: list[Channel] = []  # candidates with room; checked when used
+        self.waiting: dict[Borrower, bytes] = {}
+        self._connecting: asyncio.Task[None] | None = None
+        self._closed = False
+        self.streams = 0
+
+    @property
+    def connections(self) -> int:
+        return len(self._channels)
+
+    def request(self, path: bytes, borrower: Borrower) -> None:
+        """Ask for a stream: `on_stream` or `on_no_stream` follows, possibly at once."""
+        if not self.waiting and self._open(path, borrower):
+            return
+        if len(self.waiting) >= self._settings.user_function_max_waiting:
+            limit = f"{len(self.waiting)} entities (user_function_max_waiting) wait for a stream to the user function"
+            borrower.on_no_stream(Status.RESOURCE_EXHAUSTED, limit)
+            return
+        self.waiting[borrower] = path
+        self._grow()
+
+    def withdraw(self, borrower: Borrower) -> None:
+        """Waits no longer."""
+        self.waiting.pop(borrower, None)
+
+    def release(self, borrower: Borrower) -> None:
+        """The borrower's stream has ended."""
+        channel, borrower.channel = borrower.channel, None
+        self.streams -= 1
+        if channel is not None and not channel.closed and not channel.draining:
+            self._has_room(channel)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._connecting is not None:
+            self._connecting.cancel()
+        for channel in self._channels:
+            channel.close()
+
+    def _open(self, path: bytes, borrower: Borrower) -> bool:
+        roomy = self._roomy
+        while roomy:
+            channel = roomy[-1]
+            if self._room(channel) > 0:
+                try:
+                    assert isinstance(borrower, Handler)
+                    stream = channel.open(path, borrower)
+                except ChannelUnavailable:
+                    pass
+                else:
+                    borrower.channel = channel
+                    self.streams += 1
+                    borrower.on_stream(stream)
+                    return True
+            roomy.pop()
+        return False
+
+    def _room(self, channel: Channel) -> int:
+        allowed = channel.peer_max_streams
+        if allowed >= UNLIMITED:  # announced nothing in particular: be modest
+            return min(channel.capacity, self._settings.user_function_streams_per_connection - channel.active)
+        return channel.capacity
+
+    def _has_room(self, channel: Channel) -> None:
+        if self._room(channel) > 0:
+            if not self._roomy or self._roomy[-1] is not channel:
+                if channel in self._roomy:
+                    self._roomy.remove(channel)
+                self._roomy.append(channel)
+            if self.waiting:
+                asyncio.get_running_loop().call_soon(self._serve)
+
+    def _serve(self) -> None:
+        """Give streams to those who wait, in order."""
+        while self.waiting:
+            borrower, path = next(iter(self.waiting.items()))
+            del self.waiting[borrower]
+            if not self._open(path, borrower):
+                self.waiting = {borrower: path} | self.waiting
+                self._grow()
+                return
+
+    def _grow(self) -> None:
+        if self._connecting is not None or self._closed:
+            return
+        if len(self._channels) < self._settings.user_function_max_connections:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        else:
+            self._make_room(len(self.waiting))
+
+    async def _connect(self) -> None:
+        try:
+            channel = await connect(self._settings)
+        except (OSError, TimeoutError) as error:
+            self._connecting = None
+            self._refuse(error)
+        else:
+            self._connecting = None
+            channel.on_change = self._on_change
+            self._channels.append(channel)
+            self._has_room(channel)
+
+    def _refuse(self, error: Exception) -> None:
+        """No connection: tell those who wait, unless streams of other connections will come free for them."""
+        if self._channels:
+            self._make_room(len(self.waiting))
+            return
+        waiting, self.waiting = self.waiting, {}
+        for borrower in waiting:
+            borrower.on_no_stream(Status.UNAVAILABLE, f"the user function is not available: {error or 'no answer'}")
+
+    def _on_change(self, channel: Channel) -> None:
+        if channel.closed or channel.draining:
+            if channel in self._channels:
+                self._channels.remove(channel)
+            if channel in self._roomy:
+                self._roomy.remove(channel)
+            if self.waiting:
+                self._grow()
+        else:
+            self._has_room(channel)

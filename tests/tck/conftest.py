@@ -1,0 +1,23 @@
+"""The model service of the TCK, served once for all scenarios."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.tck.driver import Driver
+from tests.tck.model import Configured, TckModel, Two
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Driver]:
+    driver = Driver(TckModel, Two, Configured)
+    yield driver
+    driver.close()
+
+
+@pytest.fixture
+def driver(served: Driver) -> Iterator[Driver]:
+    """The served model; no stream of a scenario is left open in it."""
+    served.hooks.failures.clear()
+    yield served
+    assert len(served.app._event_sourced.streams) == 0

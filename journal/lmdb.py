@@ -69,7 +69,7 @@ class LmdbSettings:
 class LmdbJournal(Journal):
     """A durable journal in the directory `path`.
 
-    `on_broken` is called once, when a flush failed: nothing can be trusted to be stored any more, the process must stop.
+    `on_broken` is called once, when a flush failed: nothing can be trusted to be stored, the process must stop.
     """
 
     def __init__(

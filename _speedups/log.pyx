@@ -1,7 +1,8 @@
 """The loop's half of the journal's store: checks, gathering and answers. logwriter.pyx writes, logreader.pyx reads.
 
-Way of an append: checks against what is stored or in flight -> bytes of the record in the gathering batch -> at the end of
-the loop turn, or when the running flush is done, the batch goes to the writer -> eventfd -> all its waiters in one loop turn.
+Way of an append: checks against what is stored or in flight -> bytes of the record in the gathering batch -> at the end
+of the loop turn, or when the running flush is done, the batch goes to the writer -> eventfd -> all its waiters in one
+loop turn.
 """
 
 import asyncio

@@ -153,6 +153,8 @@ cdef class Log:
     # Opening and closing.
 
     def open(self, loop):
+        if self.closing:
+            raise self.explain(CLOSED, None, 0, 0)
         self.loop = loop
         try:
             self.open_environment()
@@ -167,7 +169,7 @@ cdef class Log:
         self.opened = True
 
     async def close(self):
-        if not self.opened:
+        if not self.opened or self.closing:
             return
         self.closing = True
         if self.flying != NULL or self.gathering.count:

@@ -43,7 +43,9 @@ cdef class Log:
     cdef object refusal(self, str entity, Name name, uint64_t first_sequence, uint64_t epoch, size_t size)
     cdef object state_error(self, str entity)
     cdef int refuse(self, object waiter, object error) except -1
-    cdef int gather(self, Name name, uint64_t first_sequence, uint64_t epoch, list events, bytes snapshot, size_t size) except -1
+    cdef int gather(
+        self, Name name, uint64_t first_sequence, uint64_t epoch, list events, bytes snapshot, size_t size
+    ) except -1
     cdef int kick(self) except -1
     cdef int hand_over(self) except -1
     cdef int complete(self, Outcome* outcome) except -1

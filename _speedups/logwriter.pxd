@@ -106,7 +106,9 @@ cdef int batch_reserve(Batch* batch, size_t size) noexcept nogil
 cdef void batch_reset(Batch* batch) noexcept nogil
 cdef void batch_free(Batch* batch) noexcept nogil
 cdef int arena_reserve(Arena* arena, size_t size, size_t count) noexcept nogil
-cdef void arena_add(Arena* arena, const char* entity, uint16_t entity_size, uint64_t sequence, uint64_t offset) noexcept nogil
+cdef void arena_add(
+    Arena* arena, const char* entity, uint16_t entity_size, uint64_t sequence, uint64_t offset
+) noexcept nogil
 cdef int writer_init(Writer* writer) noexcept nogil
 cdef void writer_free(Writer* writer) noexcept nogil
 cdef int adopt_map(Writer* writer) noexcept nogil

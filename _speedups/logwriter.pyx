@@ -1,11 +1,11 @@
 """The journal's writer: group commit on a thread of its own that never takes the GIL.
 
-The loop's side (log.pyx) prepares a batch of sealed-to-be records in plain memory and hands it over; this side writes it in
-one LMDB transaction and tells the loop through an eventfd. At most one batch is here at any time, so a failure fails that
-batch and what has gathered behind it, and nothing else.
+The loop's side (log.pyx) prepares a batch of records in plain memory and hands it over; this side computes the
+checksums, writes the batch in one LMDB transaction and tells the loop through an eventfd. At most one batch is here at
+any time, so a failure fails that batch and what has gathered behind it, and nothing else.
 
 Index entries lag behind: scattered keys cost a page each, so they are collected (`young`), sorted when there are enough
-(`old`), and written a slice per transaction, neighbours together. What a crash loses of them is read again from the log.
+(`old`), and written a slice per transaction, neighbours together. What a crash loses of them is read from the log.
 """
 
 from libc.errno cimport EDQUOT, EFBIG, EINTR, EINVAL, EIO, ENOMEM, ENOSPC, ENOSYS, EOPNOTSUPP, errno
@@ -35,7 +35,15 @@ from stateside._speedups.lmdb cimport (
     mdb_txn_begin,
     mdb_txn_commit,
 )
-from stateside._speedups.record cimport KEY_SIZE, RecordHeader, SnapshotHeader, put_big_endian, put_key, seal_record, snapshot_checksum
+from stateside._speedups.record cimport (
+    KEY_SIZE,
+    RecordHeader,
+    SnapshotHeader,
+    put_big_endian,
+    put_key,
+    seal_record,
+    snapshot_checksum,
+)
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_condattr_t:
@@ -125,7 +133,9 @@ cdef int arena_reserve(Arena* arena, size_t size, size_t count) noexcept nogil:
     return 0
 
 
-cdef void arena_add(Arena* arena, const char* entity, uint16_t entity_size, uint64_t sequence, uint64_t offset) noexcept nogil:
+cdef void arena_add(
+    Arena* arena, const char* entity, uint16_t entity_size, uint64_t sequence, uint64_t offset
+) noexcept nogil:
     # There is room: arena_reserve was called.
     cdef Entry* entry = &arena.entries[arena.count]
     entry.key_start = arena.used
@@ -429,12 +439,14 @@ cdef void note_indexed(Writer* writer, uint32_t slice_size, Outcome* outcome) no
 cdef void note_stored(Writer* writer, Batch* batch, Outcome* outcome) noexcept nogil:
     cdef Item* item
     cdef RecordHeader* header
+    cdef const char* entity
     cdef uint32_t i
     for i in range(batch.count):
         item = &batch.items[i]
         if item.record_size:
             header = <RecordHeader*>(batch.data + item.record_start)
-            arena_add(&writer.young, batch.data + item.entity_start, item.entity_size, header.first_sequence, item.offset)
+            entity = batch.data + item.entity_start
+            arena_add(&writer.young, entity, item.entity_size, header.first_sequence, item.offset)
             writer.committed = item.offset + 1
     if writer.young.count >= writer.tail_limit and writer.old.count == 0:
         freeze(writer)
@@ -461,8 +473,8 @@ cdef size_t room_needed(Batch* batch, uint32_t slice_size) noexcept nogil:
 
 
 cdef int make_room(Writer* writer, size_t needed) noexcept nogil:
-    # Take the blocks before the transaction does: a full disk is then found here, clearly, and not by a short write in the
-    # middle of a commit, which LMDB reports as EIO like a broken disk.
+    # Take the blocks before the transaction does: a full disk is then found here, clearly, and not by a short write in
+    # the middle of a commit, which LMDB reports as EIO like a broken disk.
     cdef MDB_envinfo info
     cdef size_t end
     cdef int code

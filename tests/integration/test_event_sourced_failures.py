@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from .harness import World, ok, unknown
-from .messages import MODEL, command, event, failed, init, reply, stream_failure
+from .messages import command, event, failed, init, reply, stream_failure
 from .user_function import EntityStream, a_key
 
 SETTINGS = {"journal": "memory:", "max_inbound_message_size": "1M", "stream_close_timeout": "1s"}

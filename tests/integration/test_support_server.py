@@ -369,7 +369,7 @@ class KitProxy(Handler):
             "AddItem": shop.AddLineItem,
             "RemoveItem": shop.RemoveLineItem,
             "GetCart": shop.GetShoppingCart,
-        }[method]
+        }
         command = requests[method].FromString(message)
         result = self.kit.entity(command.user_id).call(method, command)
         if result.failure is not None:

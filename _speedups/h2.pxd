@@ -196,7 +196,7 @@ cdef class Connection:
     cdef Call first_call
     cdef Call heading  # whose header block is arriving
     cdef Py_ssize_t active  # calls that count against the limits
-    cdef Py_ssize_t held_bytes, built_bytes  # of all calls
+    cdef Py_ssize_t held_bytes, built_bytes, queued_bytes  # of all calls
     cdef Timer timer
     cdef bint dirty, in_later, write_paused, greeted, in_headers, in_session
     cdef bint closing  # the transport was told to close
@@ -234,6 +234,7 @@ cdef class Connection:
     cdef void protocol_error(self) noexcept
     cdef void oversized(self) noexcept
     cdef Py_ssize_t building_limit(self) noexcept
+    cdef Py_ssize_t queued_limit(self) noexcept
     cdef void after_read(self) noexcept
     cdef void got_frame(self, const nghttp2_frame *frame) noexcept
     cdef void sent_frame(self, const nghttp2_frame *frame) noexcept
@@ -244,8 +245,10 @@ cdef class ServerConnection(Connection):
     cdef Server server
     cdef bytes beginning  # what came before it was clear that this is HTTP/2
     cdef bint sniffed, draining, notice_sent
+    cdef double notice_at
     cdef bint sniff(self, const uint8_t *data, Py_ssize_t size) except -1
     cdef void begin_call(self, int32_t stream_id) noexcept
+    cdef void got_headers(self, const nghttp2_frame *frame) noexcept
     cdef void drain(self, bint at_once) noexcept
     cdef void final_goaway(self) noexcept
     cdef void cancel_all(self) noexcept

@@ -71,7 +71,10 @@ cdef class Call:
         chunk.data = <void *>data
         chunk.framed = framed
         self.chunk_count += 1
-        self.queued_bytes += size if framed else size + 5
+        if not framed:
+            size += 5
+        self.queued_bytes += size
+        self.conn.queued_bytes += size
         return 0
 
     cdef void pop_chunk(self) noexcept:
@@ -86,6 +89,8 @@ cdef class Call:
     cdef void drop_queue(self) noexcept:
         while self.chunk_count:
             self.pop_chunk()
+        if self.conn is not None:
+            self.conn.queued_bytes -= self.queued_bytes
         self.queued_bytes = 0
         if self.chunks is not self.inline_chunks:
             free_queue(self.chunks)
@@ -98,6 +103,7 @@ cdef class Call:
         cdef uint8_t prefix[5]
         cdef Py_ssize_t length, lead, part
         self.queued_bytes -= size
+        self.conn.queued_bytes -= size
         while size:
             chunk = &self.chunks[self.chunk_first]
             length = PyBytes_GET_SIZE(<object>chunk.data)
@@ -465,9 +471,12 @@ cdef class ServerCall(Call):
     cpdef object reply(self, bytes message, object headers=()):
         if self.ended or self.closing:
             return
-        self.push(message, False)
+        if self.conn.queued_bytes > self.conn.queued_limit():
+            self.close_with(RESOURCE_EXHAUSTED, "too many answers wait on this connection to be taken", ())
+            return
         if not self.started:
             self.submit_headers(headers)
+        self.push(message, False)
         self.close_with(OK, "", ())
 
     cpdef object finish(self, int status=OK, str message="", object trailers=()):
@@ -574,6 +583,10 @@ cdef class ServerCall(Call):
             conn.server.refused_streams += 1
             self.refusal = RESOURCE_EXHAUSTED
             self.refusal_text = f"more than {conn.limits.max_streams} calls at once on this connection"
+        elif self.refusal == 0 and conn.queued_bytes > conn.queued_limit():
+            conn.server.refused_streams += 1
+            self.refusal = RESOURCE_EXHAUSTED
+            self.refusal_text = "too many answers wait on this connection to be taken"
         if self.http_refusal or self.refusal:
             self.refuse()
             return
@@ -854,7 +867,7 @@ cdef class ClientCall(Call):
             self.conn.release(self)
         elif not self.end_due and not self.remote_end_due:
             self.never_processed = error_code == NGHTTP2_REFUSED_STREAM
-            self.end(status_of_reset(error_code), f"the stream was reset by the peer, error code {error_code}")
+            self.end(status_of_reset(error_code), f"the stream was reset, error code {error_code}")
 
     cdef void connection_gone(self) noexcept:
         self.stream_gone = True

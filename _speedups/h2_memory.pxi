@@ -91,6 +91,7 @@ memory.realloc = reallocate
 cdef enum:
     NV_ROOM = 80  # entries of one header block that we send: ours and up to MAX_OWN_HEADERS of the caller
     MAX_OWN_HEADERS = 64
+    MAX_OWN_HEADER_BYTES = 32 * 1024  # nghttp2 sends no block of more than 64 KiB
     STATIC = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
     STATIC_NAME = NGHTTP2_NV_FLAG_NO_COPY_NAME
     FLEETING = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_INDEX
@@ -114,6 +115,7 @@ cdef inline void put(Block *block, const char *name, size_t name_size, const cha
 cdef int put_own(Block *block, object headers) except -1:
     """Append the caller's headers, which must outlive the submission. ValueError names the one that cannot be sent."""
     cdef bytes name, value
+    cdef Py_ssize_t total = 0
     if len(headers) > MAX_OWN_HEADERS:
         raise ValueError(f"{len(headers)} headers: at most {MAX_OWN_HEADERS} can be sent")
     for name, value in headers:
@@ -123,6 +125,9 @@ cdef int put_own(Block *block, object headers) except -1:
             raise ValueError(f"header name {name!r} cannot be sent")
         if not nghttp2_check_header_value_rfc9113(<const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)):
             raise ValueError(f"value {value!r} of header {name!r} cannot be sent")
+        total += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value)
+        if total > MAX_OWN_HEADER_BYTES:
+            raise ValueError(f"headers of more than {MAX_OWN_HEADER_BYTES} bytes, at {name!r}, cannot be sent")
         put(block, PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), 0)
     return 0
 

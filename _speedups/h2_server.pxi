@@ -3,12 +3,13 @@
 cdef enum:
     MAX_REMEMBERED_PATHS = 4096
     PREFACE_SIZE = 24
+cdef double NOTICE_TIMEOUT = 1.0  # seconds for the answer to the PING behind a shutdown notice
 cdef bytes PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # An empty SETTINGS frame, then GOAWAY with ENHANCE_YOUR_CALM.
 cdef bytes TOO_MANY_CONNECTIONS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11))
 cdef bytes NOT_HTTP2 = (
-    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 25\r\n\r\n"
-    b"this port speaks HTTP/2.\r\n"
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\ncontent-length: 26\r\n\r\n"
+    b"This port speaks HTTP/2.\r\n"
 )
 
 
@@ -21,12 +22,13 @@ cdef int on_request_header(
     if conn.heading is None:
         return 0
     call = <ServerCall>conn.heading
+    if call.http_refusal == 431:
+        return 0
     call.header_bytes += name_size + size + 32
     call.header_count += 1
     if call.header_bytes > conn.limits.max_header_bytes or call.header_count > conn.limits.max_header_count:
-        if call.http_refusal != 431:
-            call.http_refusal = 431
-            conn.oversized()
+        call.http_refusal = 431
+        conn.oversized()
         return 0
     call.take_header(name, name_size, value, size)
     return 0
@@ -36,6 +38,7 @@ cdef int on_request_begin(nghttp2_session *session, const nghttp2_frame *frame, 
     cdef ServerConnection conn = <ServerConnection>user_data
     if frame.hd.type == NGHTTP2_HEADERS:
         conn.in_headers = True
+        conn.heading = None
         if frame.headers.cat == NGHTTP2_HCAT_REQUEST:
             conn.begin_call(frame.hd.stream_id)
     return 0
@@ -120,23 +123,25 @@ cdef class ServerConnection(Connection):
         nghttp2_session_set_stream_user_data(self.session, stream_id, <void *>call)
 
     cdef void got_frame(self, const nghttp2_frame *frame) noexcept:
-        cdef ServerCall call
         if frame.hd.type == NGHTTP2_HEADERS:
-            self.in_headers = False
-            call = <ServerCall>self.heading
-            self.heading = None
-            if call is not None and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
-                call.begin()
-            elif frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-                call = <ServerCall>self.find(frame.hd.stream_id)
-            if call is not None and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-                call.remote_end()
+            self.got_headers(frame)
         elif frame.hd.type == NGHTTP2_SETTINGS:
             self.greeted = True
             self.watch()
         elif frame.hd.type == NGHTTP2_RST_STREAM and not self.spend_reset_token():
             self.flooded()
             self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+
+    cdef void got_headers(self, const nghttp2_frame *frame) noexcept:
+        cdef void *call
+        self.in_headers = False
+        if self.heading is not None:
+            (<ServerCall>self.heading).begin()
+            self.heading = None
+        if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
+            call = nghttp2_session_get_stream_user_data(self.session, frame.hd.stream_id)
+            if call is not NULL:
+                (<Call>call).remote_end()
 
     cdef void sent_frame(self, const nghttp2_frame *frame) noexcept:
         cdef void *call
@@ -169,13 +174,15 @@ cdef class ServerConnection(Connection):
         cdef double at = Connection.next_check(self)
         if self.limits.idle_timeout > 0.0 and self.active == 0 and not self.draining:
             at = min(at, max(self.idle_since, self.born) + self.limits.idle_timeout)
+        if self.notice_sent:
+            at = min(at, self.notice_at + NOTICE_TIMEOUT)
         return at
 
     cdef void check(self) noexcept:
         if self.limits.idle_timeout > 0.0 and self.active == 0 and not self.draining:
             if self.context.now + 0.001 >= max(self.idle_since, self.born) + self.limits.idle_timeout:
                 self.drain(False)
-        if self.notice_sent:
+        if self.notice_sent and self.context.now + 0.001 >= self.notice_at + NOTICE_TIMEOUT:
             self.final_goaway()
         Connection.check(self)
 
@@ -202,6 +209,8 @@ cdef class ServerConnection(Connection):
         nghttp2_submit_shutdown_notice(self.session)
         nghttp2_submit_ping(self.session, 0, NULL)
         self.notice_sent = True
+        self.notice_at = self.context.refresh()
+        self.watch()
         self.mark_dirty()
 
     cdef void ping_answered(self) noexcept:

@@ -92,6 +92,10 @@ cdef class Connection:
         """Bytes of unfinished messages of all calls."""
         return 4 * max(self.limits.max_message_size, <Py_ssize_t>self.limits.connection_window)
 
+    cdef Py_ssize_t queued_limit(self) noexcept:
+        """Bytes that may wait, in all calls, for a peer that does not take its answers."""
+        return 4 * max(self.limits.max_message_size, <Py_ssize_t>self.limits.connection_window)
+
     cdef void after_read(self) noexcept:
         if not self.in_headers:
             self.header_since = 0.0
@@ -353,6 +357,8 @@ cdef nghttp2_option *session_options(Limits limits) except NULL:
         raise MemoryError
     nghttp2_option_set_no_auto_window_update(option, 1)
     nghttp2_option_set_no_closed_streams(option, 1)
+    # gRPC's core sends blanks at the ends of grpc-message as they are.
+    nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1)
     nghttp2_option_set_max_outbound_ack(option, limits.max_outbound_acks)
     nghttp2_option_set_max_reserved_remote_streams(option, 0)
     # The precise limit is ours (spend_reset_token), for nghttp2's says INTERNAL_ERROR; this one stands behind it.

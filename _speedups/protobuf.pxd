@@ -1,8 +1,9 @@
 """The protobuf wire format in C: fields read from and written to plain memory (protobuf.dev, "Encoding").
 
-Below everything in `wire` and below any other kernel that meets serialized messages. Nothing here touches a Python object. Readers
-give the position after what was read, or NULL with the reason in the `Reader`; they refuse what protobuf's C runtime refuses. Writers
-give the position after what was written; the caller has summed up the `*_size` functions before.
+Below everything in `wire` and below any other kernel that meets serialized messages. Nothing here touches a Python
+object. Readers give the position after what was read, or NULL with the reason in the `Reader`; they refuse what
+protobuf's C runtime refuses. Writers give the position after what was written; the caller has summed up the `*_size`
+functions before.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
@@ -42,7 +43,9 @@ cdef inline const uint8_t* refuse(Reader* reader, const char* error, const uint8
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-cdef inline const uint8_t* read_field(Reader* reader, const uint8_t* p, const uint8_t* end, Field* field) noexcept nogil:
+cdef inline const uint8_t* read_field(
+    Reader* reader, const uint8_t* p, const uint8_t* end, Field* field
+) noexcept nogil:
     """The field at `p`, known or not. Needs p < end."""
     cdef const uint8_t* at = p
     field.value = 0

@@ -19,6 +19,7 @@ cdef class KeyScanner:
     cdef int count
     cdef list enums  # by position: names of enum values by number, None for other types
 
+    cdef int add(self, object number, object type_name, object enum) except -1
     cpdef str scan(self, bytes message)
     cdef str text(self, int index, KeyValue* value)
     cdef str enum_text(self, int index, int32_t number)

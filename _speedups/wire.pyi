@@ -1,8 +1,9 @@
 """Protobuf on the way of a command, without the protobuf runtime: keys scanned out, envelopes written and scanned.
 
-Messages of spec: package `cloudstate` and `cloudstate.eventsourced`, protocol 0.2. All scanners accept fields in any order, unknown
-fields, repeated singular fields (last one wins; sub-messages merge), non-minimal varints; they raise `WireError` on anything that the
-protobuf runtime would refuse to parse at the scanned level.
+Messages of spec: package `cloudstate` and `cloudstate.eventsourced`, protocol 0.2. All scanners accept fields in any
+order, unknown fields, repeated singular fields (last one wins; sub-messages merge), non-minimal varints; they raise
+`WireError` on anything that the protobuf runtime would refuse to parse at the scanned level. Unknown groups, which this
+protocol never has, are refused in the messages of the protocol and walked over in those of users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,21 +11,30 @@ from collections.abc import Mapping, Sequence
 class WireError(ValueError):
     """The bytes are not a well-formed message; the text says what and at which offset."""
 
+ENUM_NAME: int
+"""Reserved number among the names of an enum's values: the enum's own simple name, for the text of unknown numbers."""
+
 class KeyScanner:
     """Entity key of a serialized command message (spec core 3).
 
-    fields: (field number, protobuf type name such as "string", "int64", "sfixed32", "bool", "double", "enum") in order of declaration;
-    enums: names of enum values by field number. One key: its text; several: joined with "-". Unset fields have their default.
-    The whole message is walked, so a malformed one raises WireError whatever its keys.
+    fields: (field number, protobuf type name such as "string", "int64", "sfixed32", "bool", "double", "enum") in order
+    of declaration; enums: names of enum values by field number, needed for every field of type "enum". One key: its
+    text; several: joined with "-". Unset fields have their default. The whole message is walked, so a malformed one
+    raises WireError whatever its keys. ValueError: types that cannot be keys, no field, more than 64.
     """
-    def __init__(self, fields: Sequence[tuple[int, str]], enums: Mapping[int, Mapping[int, str]] | None = None) -> None: ...
+    def __init__(
+        self, fields: Sequence[tuple[int, str]], enums: Mapping[int, Mapping[int, str]] | None = None
+    ) -> None: ...
     def scan(self, message: bytes) -> str: ...
 
 def check(message: bytes) -> None:
     """Walk the top level of a message; WireError if malformed."""
 
 class CommandWriter:
-    """Writes a `Command` of one method inside the oneof member `member` of a stream-in message (3 event sourced, 2 value, 4 CRDT)."""
+    """Writes a `Command` of one method inside the oneof member `member` of a stream-in message.
+
+    member: 3 event sourced, 2 value entity, 4 CRDT.
+    """
     def __init__(self, member: int, name: str, type_url: str) -> None: ...
     def write(
         self, entity_id: bytes, command_id: int, payload: bytes, metadata: bytes | None = None, streamed: bool = False
@@ -38,8 +48,8 @@ def write_init(service_name: str, entity_id: str, snapshot_sequence: int = 0, sn
     """EventSourcedStreamIn{init}; snapshot: a serialized Any."""
 
 def frame_events(first_sequence: int, events: Sequence[bytes]) -> bytes:
-    """EventSourcedStreamIn{event} for each of `events` (serialized Any), numbered from first_sequence, as length-prefixed gRPC
-    messages ready for `Call.send_framed`."""
+    """EventSourcedStreamIn{event} for each of `events` (serialized Any), numbered from first_sequence, as
+    length-prefixed gRPC messages ready for `Call.send_framed`."""
 
 KIND_NONE: int  # 0: no known member set
 KIND_REPLY: int  # 1
@@ -51,7 +61,8 @@ ACTION_FORWARD: int  # 2
 ACTION_FAILURE: int  # 3
 
 class StreamOut:
-    """A scanned EventSourcedStreamOut. Fields not set in the message have their empty default."""
+    """A scanned EventSourcedStreamOut, read-only. Fields not set in the message have their empty default."""
+
     kind: int
     command_id: int
     """Of the reply, or of the stream-level Failure."""
@@ -84,7 +95,8 @@ IN_EVENT: int  # 2
 IN_COMMAND: int  # 3
 
 class StreamIn:
-    """A scanned EventSourcedStreamIn."""
+    """A scanned EventSourcedStreamIn, read-only."""
+
     kind: int
     service_name: str
     entity_id: str
@@ -114,15 +126,20 @@ def write_reply(
     snapshot: bytes | None = None,
     side_effects: Sequence[bytes] = (),
 ) -> bytes:
-    """EventSourcedStreamOut{reply{client_action{reply}}}; events and snapshot: serialized Any; side_effects: serialized SideEffect."""
+    """EventSourcedStreamOut{reply{client_action{reply}}}; events, snapshot: serialized Any; effects: SideEffect."""
 
 def write_forward(
-    command_id: int, forward: bytes, *, events: Sequence[bytes] = (), snapshot: bytes | None = None, side_effects: Sequence[bytes] = ()
+    command_id: int,
+    forward: bytes,
+    *,
+    events: Sequence[bytes] = (),
+    snapshot: bytes | None = None,
+    side_effects: Sequence[bytes] = (),
 ) -> bytes:
     """EventSourcedStreamOut{reply{client_action{forward}}}."""
 
 def write_action_failure(command_id: int, description: str, restart: bool = False) -> bytes:
-    """EventSourcedStreamOut{reply{client_action{failure}}}."""
+    """EventSourcedStreamOut{reply{client_action{failure}}}; the failure carries the command id too."""
 
 def write_stream_failure(command_id: int, description: str) -> bytes:
     """EventSourcedStreamOut{failure}."""

@@ -1,11 +1,13 @@
+# cython: auto_pickle=False
 """Protobuf on the way of a command, without the protobuf runtime.
 
-Between the transport and the entity: keys are scanned out of a client's request, the request is wrapped into a `Command`, the user
-function's answer is taken apart, and the same for the other side of the stream. Payloads, events, snapshots, metadata and side
-effects stay the bytes they are. wire.pyi documents what callers use; `protobuf.pxd` has the wire format itself.
+Between the transport and the entity: keys are scanned out of a client's request, the request is wrapped into a
+`Command`, the user function's answer is taken apart, and the same for the other side of the stream. Payloads, events,
+snapshots, metadata and side effects stay the bytes they are. wire.pyi documents what callers use; `protobuf.pxd` has
+the wire format, `serialized.pxd` the way between memory and Python objects.
 
-Every writer sums up the size first and fills one bytes object. Every scanner fills its result in place, field by field, which is also
-how protobuf merges repeated occurrences of a sub-message; those that stay bytes are merged by joining them.
+Every writer sums up the size first and fills one bytes object. Every scanner fills its result in place, field by field,
+which is also how protobuf merges repeated occurrences of a sub-message; those that stay bytes are merged by joining.
 """
 
 cimport cython
@@ -94,11 +96,12 @@ cdef class KeyScanner:
         for number, type_name in fields:
             self.add(number, type_name, (enums or {}).get(number))
 
-    def add(self, number, type_name, enum):
+    cdef int add(self, number, type_name, enum) except -1:
         if not 1 <= number <= MAX_FIELD_NUMBER:
             raise ValueError(f"{number} is not a field number")
         if type_name not in KEY_TYPES:
-            raise ValueError(f"field {number}: type {type_name!r} cannot be an entity key; it may be {', '.join(KEY_TYPES)}")
+            allowed = ", ".join(KEY_TYPES)
+            raise ValueError(f"field {number}: type {type_name!r} cannot be an entity key; it may be {allowed}")
         wire_type, type_ = KEY_TYPES[type_name]
         if type_ == ENUM and enum is None:
             raise ValueError(f"field {number}: the names of the enum's values are missing")
@@ -106,6 +109,7 @@ cdef class KeyScanner:
         self.keys[self.count].type = type_
         self.enums.append(dict(enum) if type_ == ENUM else None)
         self.count += 1
+        return 0
 
     cpdef str scan(self, bytes message):
         cdef KeyValue[MAX_KEYS] values
@@ -748,7 +752,8 @@ cdef int raise_refusal(Reader* reader, const char* message) except -1:
     raise WireError(f"{message.decode()}: {reader.error.decode()} at offset {reader.where - reader.start}")
 
 
-# Texts that come again and again (type URLs, names of services and methods) are decoded once. A slot holds the last text of its hash.
+# Texts that come again and again (type URLs, names of services and methods) are decoded once. A slot holds the last
+# text of its hash, so the table is bounded whatever a peer sends.
 cdef enum:
     SLOT_BITS = 7
     SLOTS = 1 << SLOT_BITS

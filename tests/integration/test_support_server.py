@@ -427,6 +427,7 @@ def test_fail_texts_travel_verbatim() -> None:
 
 def test_ended_streams_leave_nothing_behind() -> None:
     async def check(app: Stateside, channel: Channel) -> None:
+        gc.collect()
         before = live_objects()["calls"]
         streams = [Stream(channel, f"u{number}") for number in range(50)]
         for stream in streams:
@@ -441,3 +442,23 @@ def test_ended_streams_leave_nothing_behind() -> None:
         assert live_objects()["calls"] == before
 
     serving(ShoppingCart)(check)
+
+
+@pytest.mark.parametrize("how", ["request_stop", "cancel"])
+def test_serve_can_be_ended_from_the_same_process(how: str) -> None:
+    async def main() -> None:
+        hooks = Quiet()
+        app = Stateside(ShoppingCart, hooks=hooks)
+        task = asyncio.create_task(app.serve("127.0.0.1", 0))
+        await asyncio.wait_for(hooks.ready.wait(), 5)
+        port = app.port
+        if how == "cancel":
+            task.cancel()
+        else:
+            app.request_stop()
+        await asyncio.wait([task], timeout=5)
+        assert task.done() and task.cancelled() == (how == "cancel")
+        with pytest.raises(ConnectionRefusedError):
+            await Channel.connect(asyncio.get_running_loop(), "127.0.0.1", port)
+
+    uvloop.run(main())

@@ -1,7 +1,7 @@
-"""The journal in LMDB: one environment directory per proxy, group-committed. docs/journal-format.md describes the bytes.
+"""The journal in LMDB: one directory per proxy, group-committed. docs/journal-format.md describes the bytes.
 
-This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine is
-`stateside._speedups.log`.
+This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine
+is `stateside._speedups.log`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class LmdbSettings:
 
 
 class LmdbJournal(Journal):
-    """A durable journal in the directory `path`. `on_broken` is called once, when a flush failed: the process has to stop."""
+    """A durable journal in the directory `path`.
+
+    `on_broken` is called once, when a flush failed: nothing can be trusted to be stored, the process must stop.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class LmdbJournal(Journal):
             ) from error
         try:
             self.log.open(asyncio.get_running_loop())
-            _sync_directory(self.path)
+            sync_directory(self.path)
         except BaseException:
             self._unlock()
             raise
@@ -235,7 +238,7 @@ def lock_directory(path: Path) -> IO[str]:
     return file
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make the new files' names durable, and the directory's own."""
     for directory in (path, path.parent):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,7 +1,7 @@
-"""The LMDB store's engine: a global log of records, one per append, group-committed by a thread that never takes the GIL.
+"""The LMDB store's engine: a log of records, one per append, group-committed by a thread that never takes the GIL.
 
-It knows no contract: errors are made by `explain(kind, entity, a, b)` and handed to waiters or raised; see `ErrorKind` for
-what `a` and `b` are. All methods are called on the event loop's thread.
+It knows no contract: errors are made by `explain(kind, entity, a, b)` and handed to waiters or raised; see `ErrorKind`
+for what `a` and `b` are. All methods are called on the event loop's thread.
 """
 
 import asyncio

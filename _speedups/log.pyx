@@ -1,7 +1,8 @@
 """The loop's half of the journal's store: checks, gathering and answers. logwriter.pyx writes, logreader.pyx reads.
 
-Way of an append: checks against what is stored or in flight -> bytes of the record in the gathering batch -> at the end of
-the loop turn, or when the running flush is done, the batch goes to the writer -> eventfd -> all its waiters in one loop turn.
+Way of an append: checks against what is stored or in flight -> bytes of the record in the gathering batch -> at the end
+of the loop turn, or when the running flush is done, the batch goes to the writer -> eventfd -> all its waiters in one
+loop turn.
 """
 
 import asyncio
@@ -159,6 +160,8 @@ cdef class Log:
     # Opening and closing.
 
     def open(self, loop):
+        if self.closing:
+            raise self.explain(CLOSED, None, 0, 0)
         self.loop = loop
         try:
             self.open_environment()
@@ -173,7 +176,7 @@ cdef class Log:
         self.opened = True
 
     async def close(self):
-        if not self.opened:
+        if not self.opened or self.closing:
             return
         self.closing = True
         if self.flying != NULL or self.gathering.count:

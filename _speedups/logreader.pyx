@@ -1,8 +1,8 @@
 """What is stored, as the loop's thread reads it: heads, snapshots and pages of events, each record checked before use.
 
-A read looks in the index and, for what the index does not have yet, in the tails kept here: one small sorted array per entity
-that was appended to lately. The index always holds a prefix of an entity's records, so a read walks the index and then the
-tail. An LMDB snapshot is held only for the length of one call, so that readers never keep old pages alive.
+A read looks in the index and, for what the index does not have yet, in the tails kept here: one small sorted array per
+entity that was appended to lately. The index always holds a prefix of an entity's records, so a read walks the index
+and then the tail. An LMDB snapshot is held only for the length of one call, so that readers never keep old pages alive.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize

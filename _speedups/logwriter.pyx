@@ -1,11 +1,11 @@
 """The journal's writer: group commit on a thread of its own that never takes the GIL.
 
-The loop's side (log.pyx) prepares a batch of sealed-to-be records in plain memory and hands it over; this side writes it in
-one LMDB transaction and tells the loop through an eventfd. At most one batch is here at any time, so a failure fails that
-batch and what has gathered behind it, and nothing else.
+The loop's side (log.pyx) prepares a batch of records in plain memory and hands it over; this side computes the
+checksums, writes the batch in one LMDB transaction and tells the loop through an eventfd. At most one batch is here at
+any time, so a failure fails that batch and what has gathered behind it, and nothing else.
 
 Index entries lag behind: scattered keys cost a page each, so they are collected (`young`), sorted when there are enough
-(`old`), and written a slice per transaction, neighbours together. What a crash loses of them is read again from the log.
+(`old`), and written a slice per transaction, neighbours together. What a crash loses of them is read from the log.
 """
 
 from libc.errno cimport EDQUOT, EFBIG, EINTR, EINVAL, EIO, ENOMEM, ENOSPC, ENOSYS, EOPNOTSUPP, errno
@@ -155,7 +155,7 @@ cdef int by_key(const void* left, const void* right) noexcept nogil:
     cdef const Entry* a = <const Entry*>left
     cdef const Entry* b = <const Entry*>right
     cdef int order = compare_keys(a, b)
-    return order if order != 0 else (1 if a.offset > b.offset else -1)
+    return order if order != 0 else <int>(a.offset > b.offset) - <int>(a.offset < b.offset)
 
 
 cdef int compare_keys(const Entry* a, const Entry* b) noexcept nogil:
@@ -494,8 +494,8 @@ cdef size_t room_needed(Batch* batch, uint32_t slice_size) noexcept nogil:
 
 
 cdef int make_room(Writer* writer, size_t needed) noexcept nogil:
-    # Take the blocks before the transaction does: a full disk is then found here, clearly, and not by a short write in the
-    # middle of a commit, which LMDB reports as EIO like a broken disk.
+    # Take the blocks before the transaction does: a full disk is then found here, clearly, and not by a short write in
+    # the middle of a commit, which LMDB reports as EIO like a broken disk.
     cdef MDB_envinfo info
     cdef size_t end
     cdef int code

@@ -1,4 +1,4 @@
-# The bytes of a log record and of a snapshot (docs/journal-format.md), as seen by the writer and by readers. Little-endian, unaligned.
+# The bytes of a log record and of a snapshot (docs/journal-format.md), for the writer and the reader. Little-endian.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
@@ -19,7 +19,7 @@ cdef enum:
 # In front of every record; the entity, the event lengths and the events follow.
 cdef packed struct RecordHeader:
     uint64_t checksum  # of everything behind it, seeded with the record's offset
-    uint32_t header_checksum  # of the rest of the header and the entity: tells whose record it is when the events are damaged
+    uint32_t header_checksum  # of the rest of the header and the entity: whose record it is when events are damaged
     uint8_t version
     uint8_t flags
     uint16_t entity_size
@@ -115,18 +115,24 @@ cdef inline bint record_fits(const char* record, size_t size, uint64_t offset) n
     return total == size
 
 
-cdef inline bint record_is(const char* record, const char* entity, size_t entity_size, uint64_t sequence) noexcept nogil:
+cdef inline bint record_is(
+    const char* record, const char* entity, size_t entity_size, uint64_t sequence
+) noexcept nogil:
     cdef const RecordHeader* header = <const RecordHeader*>record
     if header.entity_size != entity_size or header.first_sequence != sequence:
         return False
     return memcmp(record_entity(record), entity, entity_size) == 0
 
 
-cdef inline uint64_t snapshot_checksum(const char* snapshot, size_t size, const char* entity, size_t entity_size) noexcept nogil:
+cdef inline uint64_t snapshot_checksum(
+    const char* snapshot, size_t size, const char* entity, size_t entity_size
+) noexcept nogil:
     return XXH3_64bits_withSeed(snapshot + 8, size - 8, XXH3_64bits(entity, entity_size))
 
 
-cdef inline bint snapshot_fits(const char* snapshot, size_t size, const char* entity, size_t entity_size) noexcept nogil:
+cdef inline bint snapshot_fits(
+    const char* snapshot, size_t size, const char* entity, size_t entity_size
+) noexcept nogil:
     cdef const SnapshotHeader* header = <const SnapshotHeader*>snapshot
     if size < sizeof(SnapshotHeader) or header.version != RECORD_VERSION:
         return False

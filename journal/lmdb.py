@@ -205,7 +205,7 @@ _ERRORS: dict[int, tuple[type[JournalError], str]] = {
     ),
     ErrorKind.TOO_LARGE: (TooLarge, "the append takes {a} bytes, at most {b} are possible"),
     ErrorKind.ENTITY: (TooLarge, "the entity id has {a} bytes, from 1 to {b} are possible"),
-    ErrorKind.CLOSED: (JournalError, "the journal is not open"),
+    ErrorKind.CLOSED: (JournalError, "the journal is not open; after closing it, make a new one"),
     ErrorKind.FORMAT: (
         JournalError,
         "format version {a} is unknown, this program knows version {b}; use the program that wrote it, or "

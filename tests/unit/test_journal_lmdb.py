@@ -581,6 +581,25 @@ def test_a_map_grown_by_another_process_is_taken_over(path):
     run(scenario())
 
 
+def test_a_journal_is_closed_once_and_for_all(path):
+    async def scenario():
+        journal = LmdbJournal(path)
+        with pytest.raises(JournalError, match="not open"):
+            await load(journal, "cart")
+        await journal.open()
+        answer = Answer()
+        journal.append("cart", 1, [b"a"], None, answer)
+        await asyncio.gather(journal.close(), journal.close())
+        assert answer.error is None
+        for attempt in (load(journal, "cart"), read_page(journal, "cart"), append(journal, "cart", 2, b"b")):
+            with pytest.raises(JournalError, match="not open"):
+                await attempt
+        with pytest.raises(JournalError, match="make a new one"):
+            await journal.open()
+
+    run(scenario())
+
+
 def test_the_counters_tell_what_was_done(path):
     async def scenario():
         async with opened(path, durability=Durability.DURABLE) as journal:

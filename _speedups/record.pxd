@@ -9,8 +9,12 @@ cdef enum:
     FORMAT_VERSION = 1  # of the whole environment, kept in `meta`
     RECORD_VERSION = 1
     FLAG_SNAPSHOT = 1  # the append brought a snapshot too
+    FLAG_VALUE = 2  # the one "event" is the entity's value, the sequence its version; an earlier one is garbage
+    FLAG_DELETED = 4  # with FLAG_VALUE: the value is deleted, the "event" is empty
     MAX_ENTITY_SIZE = 480
-    KEY_SIZE = 489  # entity, 0xFF, first sequence
+    KEY_SIZE = 489  # entity, 0xFF, first sequence (of a value: 0)
+    EVENTS_ENTRY_SIZE = 8  # of the index: the record's offset
+    VALUE_ENTRY_SIZE = 16  # offset and version, which the key does not have
 
 # In front of every record; the entity, the event lengths and the events follow.
 cdef packed struct RecordHeader:
@@ -62,6 +66,10 @@ cdef inline size_t put_key(char* key, const char* entity, size_t entity_size, ui
 
 cdef inline const char* record_entity(const char* record) noexcept nogil:
     return record + sizeof(RecordHeader)
+
+
+cdef inline bint is_value(const char* record) noexcept nogil:
+    return (<const RecordHeader*>record).flags & FLAG_VALUE != 0
 
 
 cdef inline const Length* record_lengths(const char* record) noexcept nogil:

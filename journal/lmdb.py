@@ -136,6 +136,13 @@ class LmdbJournal(Journal):
     ) -> None:
         self.log.append(entity, first_sequence, events, snapshot, waiter, epoch)
 
+    def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
+        self.log.put(entity, version, value, waiter, epoch)
+
+    def restore(self, entity: str, version: int, value: bytes | None, waiter: Waiter) -> None:
+        """Like `put` of a value saved elsewhere: versions between the stored one and this may be missing."""
+        self.log.put(entity, version, value, waiter, 0, gap_allowed=True)
+
     def _make_log(self) -> Log:
         settings = self.settings
         return Log(
@@ -205,6 +212,14 @@ _ERRORS: dict[int, tuple[type[JournalError], str]] = {
         "export the journal there and import it here",
     ),
     ErrorKind.STORE: (JournalError, "{code}"),
+    ErrorKind.HAS_VALUE: (
+        SequenceTaken,
+        "sequence {a} cannot be appended: the entity keeps a value (version {b}), and never events beside it",
+    ),
+    ErrorKind.HAS_EVENTS: (
+        SequenceTaken,
+        "version {a} cannot be put: the entity keeps events (the last is {b}), and never a value beside them",
+    ),
 }
 _ADVICE = {
     errno.ENOSPC: "; free disk space, the journal goes on by itself",

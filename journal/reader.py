@@ -20,28 +20,34 @@ from stateside.journal.contract import JournalError
 from stateside.journal.format import (
     FORMAT_VERSION,
     Damaged,
+    Entry,
     Header,
     Record,
     Snapshot,
     index_key,
     pack_offset,
+    parse_entry,
     parse_header,
     parse_record,
     parse_snapshot,
     unpack_offset,
 )
 
+MAX_DATABASES = 32
 MAP_SIZE = 1 << 40  # address space only; a proxy whose map grows stays below
 _LAST = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class EntityState:
-    """One line of `journal list`. `damage` tells what of it cannot be trusted."""
+    """One line of `journal list`. `damage` tells what of it cannot be trusted. The last sequence of a value is its
+    version."""
 
     entity: str
     last_sequence: int
     snapshot_sequence: int
+    is_value: bool
+    is_deleted: bool
     damage: str = ""
 
 
@@ -62,7 +68,7 @@ class View:
     index: lmdb._Database
     snapshots: lmdb._Database
     meta: Meta
-    tail: dict[str, list[int]] = field(default_factory=dict)  # offsets of records that the index may not have yet
+    tail: dict[str, list[int]] = field(default_factory=dict)  # offsets the index may not have yet; of a value the last
     orphans: list[Damaged] = field(default_factory=list)  # records at the end that belong to nobody
 
     def entities(self, prefix: str = "") -> Iterator[EntityState]:
@@ -73,6 +79,32 @@ class View:
 
     def has(self, entity: str) -> bool:
         return bool(entity) and self._last_offset(entity) is not None
+
+    def keeps_value(self, entity: str) -> bool:
+        """Whether the entity has a value, not events. Raises Damaged where that cannot be told."""
+        offset = self._last_offset(entity)
+        return offset is not None and self.header(offset).is_value
+
+    def value(self, entity: str) -> Record:
+        """The record of the entity's value. Raises Damaged where it can't be trusted."""
+        offset = self._last_offset(entity)
+        if offset is None:
+            raise Damaged(entity, 0, "there is no value")
+        record = self.record(offset)
+        if record.entity != entity or not record.is_value:
+            raise Damaged(entity, 0, f"the index leads to a record of {record.entity!r}")
+        return record
+
+    def superseded(self, header: Header) -> bool:
+        """Whether the record has a version of a value that a later one took the place of."""
+        if not header.is_value:
+            return False
+        try:
+            offset = self._last_offset(header.entity)
+            last = header if offset is None else self.header(offset)
+        except Damaged:
+            return False
+        return last.entity == header.entity and last.is_value and last.first_sequence > header.first_sequence
 
     def records(self, entity: str, first: int = 1) -> Iterator[Record]:
         """The entity's records from the one with sequence `first` on. Raises Damaged where they can't be trusted."""
@@ -108,11 +140,16 @@ class View:
             for key, value in cursor:
                 yield unpack_offset(key), value
 
-    def index_entries(self) -> Iterator[tuple[bytes, int]]:
-        """Key and offset of every index entry."""
+    def index_values(self) -> Iterator[tuple[bytes, bytes]]:
+        """Key and bytes of every index entry."""
         with self.txn.cursor(self.index) as cursor:
-            for key, value in cursor:
-                yield key, unpack_offset(value)
+            yield from cursor
+
+    def value_entry(self, entity: str) -> Entry | None:
+        """The index entry of the entity's value."""
+        key = index_key(entity, 0)
+        data = self.txn.get(key, db=self.index)
+        return None if data is None else parse_entry(key, data)
 
     def snapshot_values(self) -> Iterator[tuple[bytes, bytes]]:
         """Entity and bytes of every snapshot."""
@@ -121,16 +158,19 @@ class View:
 
     def _state(self, entity: str) -> EntityState:
         last, snapshot_sequence, damage = 0, 0, ""
+        is_value = is_deleted = False
         try:
             offset = self._last_offset(entity)
             if offset is not None:
                 header = self.header(offset)
-                last = header.first_sequence + header.event_count - 1
-            if snapshot := self.snapshot(entity):
+                last, is_value, is_deleted = header.last_sequence, header.is_value, header.is_deleted
+            if is_value:
+                self.value(entity)
+            elif snapshot := self.snapshot(entity):
                 snapshot_sequence = snapshot.sequence
         except Damaged as damaged:
             damage = damaged.what
-        return EntityState(entity, last, snapshot_sequence, damage)
+        return EntityState(entity, last, snapshot_sequence, is_value, is_deleted, damage)
 
     def _indexed_entities(self, prefix: str) -> Iterator[bytes]:
         # From each entity straight to the one behind its last possible key. The 0xFF behind the id takes part in order.
@@ -159,7 +199,7 @@ class View:
             found = cursor.prev() if found else cursor.last()
         if not found or not cursor.key().startswith(entity.encode() + b"\xff"):
             return None
-        return unpack_offset(cursor.value())
+        return parse_entry(cursor.key(), cursor.value()).offset
 
     def _offsets(self, entity: str, first: int) -> Iterator[int]:
         # A tail may have been written to the index in part: its offsets come once.
@@ -183,7 +223,7 @@ class StoredJournal:
             raise JournalError(f"there is no journal in {path}; say where it is with --path")
         try:
             self.environment = lmdb.open(
-                str(path), readonly=True, lock=True, create=False, max_dbs=32, map_size=MAP_SIZE, max_spare_txns=1
+                str(path), readonly=True, lock=True, create=False, max_dbs=MAX_DATABASES, map_size=MAP_SIZE, max_spare_txns=1
             )
         except lmdb.Error as error:
             raise JournalError(f"journal {path} cannot be read: {error}") from error
@@ -231,7 +271,11 @@ def _read_tail(view: View) -> None:
         while found:
             offset = unpack_offset(cursor.key())
             try:
-                view.tail.setdefault(parse_header(cursor.value(), offset).entity, []).append(offset)
+                header = parse_header(cursor.value(), offset)
+                if header.is_value:
+                    view.tail[header.entity] = [offset]
+                else:
+                    view.tail.setdefault(header.entity, []).append(offset)
             except Damaged as damaged:
                 view.orphans.append(damaged)
             found = cursor.next()

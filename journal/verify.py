@@ -1,4 +1,7 @@
-"""A full check of a stored journal: every checksum, every entity's sequences, the index against the log and back."""
+"""A full check of a stored journal: every checksum, every entity's sequences, the index against the log and back.
+
+Of a value only the latest version counts: damage in an earlier one harms nobody, and one that is missing was compacted.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,23 @@ from stateside.journal.format import (
     Header,
     index_key,
     pack_offset,
+    parse_entry,
     parse_header,
     parse_record,
     parse_snapshot,
-    split_key,
 )
 from stateside.journal.reader import View
 
 Advance = Callable[[], object]
+
+
+@dataclass(slots=True)
+class LastValue:
+    """What the log says of an entity's value, as far as it was read."""
+
+    version: int = 0
+    damage: str = ""
+    indexed: int = 0  # the last version that the index must have, or a later one
 
 
 @dataclass(slots=True)
@@ -28,6 +40,7 @@ class Verdict:
     events: int = 0
     snapshots: int = 0
     last_sequences: dict[str, int] = field(default_factory=dict)
+    values: dict[str, LastValue] = field(default_factory=dict)
     damaged: dict[str, list[str]] = field(default_factory=dict)
 
     def report(self, entity: str | None, what: str) -> None:
@@ -42,8 +55,10 @@ def verify(view: View, advance: Advance = lambda: None) -> Verdict:
     for offset, data in view.log_values():
         _check_record(view, verdict, offset, data)
         advance()
-    for key, offset in view.index_entries():
-        _check_entry(view, verdict, key, offset)
+    for entity, value in verdict.values.items():
+        _check_value(view, verdict, entity, value)
+    for key, data in view.index_values():
+        _check_entry(view, verdict, key, data)
         advance()
     for name, data in view.snapshot_values():
         _check_snapshot(verdict, name, data)
@@ -62,10 +77,45 @@ def _check_record(view: View, verdict: Verdict, offset: int, data: bytes) -> Non
     except Damaged as damaged:
         verdict.report(None, damaged.what)
         return
+    damage = ""
     try:
         parse_record(data, offset)
     except Damaged as damaged:
-        verdict.report(header.entity, f"sequence {header.first_sequence}: {damaged.what}")
+        damage = f"sequence {header.first_sequence}: {damaged.what}"
+    if (header.entity in verdict.values) != header.is_value and header.entity in verdict.last_sequences:
+        verdict.report(header.entity, f"sequence {header.first_sequence}: events and values are mixed")
+    elif header.is_value:
+        _note_value(verdict, header, damage, offset < view.meta.indexed)
+    else:
+        _check_events(view, verdict, header, damage, offset)
+
+
+def _note_value(verdict: Verdict, header: Header, damage: str, is_indexed: bool) -> None:
+    value = verdict.values.setdefault(header.entity, LastValue())
+    if header.first_sequence <= value.version:
+        verdict.report(header.entity, f"version {header.first_sequence} comes behind version {value.version}")
+    verdict.last_sequences[header.entity] = value.version = header.first_sequence
+    value.damage = damage
+    if is_indexed:
+        value.indexed = header.first_sequence
+
+
+def _check_value(view: View, verdict: Verdict, entity: str, value: LastValue) -> None:
+    if value.damage:
+        verdict.report(entity, value.damage)
+    try:
+        entry = view.value_entry(entity)
+    except Damaged as damaged:
+        verdict.report(entity, damaged.what)
+        return
+    found = 0 if entry is None else entry.sequence
+    if not value.indexed <= found <= value.version:
+        verdict.report(entity, f"the index has version {found}, the log version {value.version}")
+
+
+def _check_events(view: View, verdict: Verdict, header: Header, damage: str, offset: int) -> None:
+    if damage:
+        verdict.report(header.entity, damage)
     _check_sequence(verdict, header)
     if offset < view.meta.indexed:
         _check_indexed(view, verdict, header, offset)
@@ -75,7 +125,7 @@ def _check_sequence(verdict: Verdict, header: Header) -> None:
     expected = verdict.last_sequences.get(header.entity, 0) + 1
     if header.first_sequence != expected:
         verdict.report(header.entity, f"sequence {expected} is missing: sequence {header.first_sequence} comes next")
-    verdict.last_sequences[header.entity] = header.first_sequence + header.event_count - 1
+    verdict.last_sequences[header.entity] = header.last_sequence
     verdict.events += header.event_count
 
 
@@ -84,18 +134,18 @@ def _check_indexed(view: View, verdict: Verdict, header: Header, offset: int) ->
         verdict.report(header.entity, f"sequence {header.first_sequence}: the index does not lead to offset {offset}")
 
 
-def _check_entry(view: View, verdict: Verdict, key: bytes, offset: int) -> None:
+def _check_entry(view: View, verdict: Verdict, key: bytes, data: bytes) -> None:
     entity: str | None = None
     try:
-        entity, sequence = split_key(key)
-        header = view.header(offset)
+        entry = parse_entry(key, data)
+        entity = entry.entity
+        header = view.header(entry.offset)
     except Damaged as damaged:
-        verdict.report(entity, damaged.what)
+        verdict.report(damaged.entity or entity, damaged.what)
         return
-    if (header.entity, header.first_sequence) != (entity, sequence):
-        verdict.report(
-            entity, f"sequence {sequence}: the index leads to a record of {header.entity!r} at offset {offset}"
-        )
+    if (header.entity, header.first_sequence, header.is_value) != (entity, entry.sequence, entry.is_value):
+        found = f"a record of {header.entity!r} at offset {entry.offset}"
+        verdict.report(entity, f"sequence {entry.sequence}: the index leads to {found}")
 
 
 def _check_snapshot(verdict: Verdict, name: bytes, data: bytes) -> None:
@@ -106,5 +156,7 @@ def _check_snapshot(verdict: Verdict, name: bytes, data: bytes) -> None:
     except Damaged as damaged:
         verdict.report(entity, damaged.what)
         return
-    if not 0 < snapshot.sequence <= verdict.last_sequences.get(entity, 0):
+    if entity in verdict.values:
+        verdict.report(entity, "a snapshot beside a value")
+    elif not 0 < snapshot.sequence <= verdict.last_sequences.get(entity, 0):
         verdict.report(entity, f"snapshot covers sequence {snapshot.sequence}, which is not stored")

@@ -616,7 +616,9 @@ class Activation(Handler):
 
     def _drop_ended(self) -> None:
         if self.stash:
-            self.stash = deque(stashed for stashed in self.stash if not stashed[0].ended)
+            kept = deque(stashed for stashed in self.stash if not stashed[0].ended)
+            self.entities.metrics.unstashed_commands += len(self.stash) - len(kept)
+            self.stash = kept
 
     # --- time --------------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ class Timers:
             due, _order, target = heappop(heap)
             if target.due == due:
                 self._look(target, now)
-        if heap and self._handle is None:
+        if heap:  # whatever `watch` armed meanwhile may be later than what is due next
             self._arm(heap[0][0])
 
     def _look(self, target: Target, now: float) -> None:

@@ -238,6 +238,7 @@ class ScriptedUserFunction:
         stream = EntityStream(context, len(self.streams) + 1)
         self.streams.append(stream)
         self.peers.append(context.peer())
+        await self._tell()
         try:
             await self.behaviour(stream)
         except asyncio.CancelledError:

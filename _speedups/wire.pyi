@@ -147,3 +147,116 @@ def write_stream_failure(command_id: int, description: str) -> bytes:
 def write_any(type_url: str, value: bytes) -> bytes: ...
 def scan_any(data: bytes) -> tuple[str, bytes]:
     """(type_url, value)."""
+
+# --- value entities: cloudstate.valueentity --------------------------------------------------------------------------
+
+STATE_NONE: int  # 0: no state_action
+STATE_UPDATE: int  # 1
+STATE_DELETE: int  # 2
+STATE_INVALID: int  # 3: state_action without a member, or an update without a value
+
+class ValueOut:
+    """A scanned ValueEntityStreamOut. Fields as of `StreamOut`, without events and snapshot."""
+
+    kind: int
+    command_id: int
+    action: int
+    type_url: str
+    payload: bytes
+    metadata: bytes | None
+    forward: bytes | None
+    description: str
+    restart: bool
+    side_effects: Sequence[bytes]
+    state_action: int
+    value: bytes | None
+    """Serialized Any of an update."""
+
+def scan_value_out(message: bytes) -> ValueOut: ...
+def write_value_init(service_name: str, entity_id: str, value: bytes | None) -> bytes:
+    """ValueEntityStreamIn{init}; `state` is always present (spec core 5.1), its value only when there is one."""
+
+def scan_value_in(message: bytes) -> StreamIn:
+    """A ValueEntityStreamIn as a StreamIn: kind IN_INIT (snapshot = the stored value, a serialized Any) or IN_COMMAND."""
+
+def write_value_reply(
+    command_id: int,
+    type_url: str,
+    payload: bytes,
+    *,
+    metadata: bytes | None = None,
+    side_effects: Sequence[bytes] = (),
+    state_action: int = 0,
+    value: bytes | None = None,
+) -> bytes:
+    """ValueEntityStreamOut{reply{client_action{reply}}}; value: serialized Any, with STATE_UPDATE. Failures are written by
+    `write_action_failure` and `write_stream_failure`: the field numbers are the same."""
+
+def write_value_forward(
+    command_id: int,
+    forward: bytes,
+    *,
+    side_effects: Sequence[bytes] = (),
+    state_action: int = 0,
+    value: bytes | None = None,
+) -> bytes: ...
+
+# --- actions: cloudstate.action --------------------------------------------------------------------------------------
+
+class ActionWriter:
+    """Writes the ActionCommands of one method."""
+
+    def __init__(self, service_name: str, name: str, type_url: str) -> None: ...
+    def command(self, payload: bytes, metadata: bytes | None = None) -> bytes:
+        """The one message of a unary or streamed-out call: service, name, payload, metadata."""
+    def opening(self, metadata: bytes | None = None) -> bytes:
+        """The first message of a streamed-in or duplex call: service, name, metadata, no payload."""
+    def message(self, payload: bytes) -> bytes:
+        """A later message of such a call: payload and empty metadata."""
+
+class ActionOut:
+    """A scanned ActionResponse. `action` is ACTION_NONE, ACTION_REPLY, ACTION_FORWARD or ACTION_FAILURE."""
+
+    action: int
+    type_url: str
+    payload: bytes
+    metadata: bytes | None
+    forward: bytes | None
+    description: str
+    side_effects: Sequence[bytes]
+
+def scan_action_out(message: bytes) -> ActionOut: ...
+
+class ActionIn:
+    """A scanned ActionCommand."""
+
+    service_name: str
+    name: str
+    type_url: str
+    payload: bytes | None
+    metadata: bytes | None
+
+def scan_action_in(message: bytes) -> ActionIn: ...
+def write_action_response(
+    action: int,
+    *,
+    type_url: str = "",
+    payload: bytes = b"",
+    metadata: bytes | None = None,
+    forward: bytes | None = None,
+    description: str = "",
+    side_effects: Sequence[bytes] = (),
+) -> bytes:
+    """ActionResponse with the member that `action` names (none for ACTION_NONE)."""
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+def metadata_of_headers(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
+    """Serialized Metadata of gRPC request headers, in order, duplicates kept (spec core 8.1, D26): without pseudo headers, content-type,
+    content-length, te, grpc-timeout, grpc-encoding, grpc-accept-encoding, grpc-status, grpc-message. Values of names that end in -bin
+    are base64-decoded (padded or not, several separated by commas become several entries) into bytes_value; a value that is no base64 stays a
+    string. Text that is not UTF-8 is read as Latin-1. None when nothing is left."""
+
+def headers_of_metadata(metadata: bytes) -> list[tuple[bytes, bytes]]:
+    """The other way, for response headers (spec core 8.2): lower-case names; bytes_value base64-encoded, the name getting -bin if
+    it lacks it; reserved names (those above, and transfer-encoding, date, server, connection) and names or values that HTTP/2 forbids are left out."""

@@ -1,7 +1,8 @@
-"""The journal in LMDB: one environment directory per proxy, group-committed. docs/journal-format.md describes the bytes.
+"""The journal in LMDB: one environment directory per proxy, group-committed. docs/journal-format.md describes the
+bytes.
 
-This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine is
-`stateside._speedups.log`.
+This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine
+is `stateside._speedups.log`.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class LmdbSettings:
 
 
 class LmdbJournal(Journal):
-    """A durable journal in the directory `path`. `on_broken` is called once, when a flush failed: the process has to stop."""
+    """A durable journal in the directory `path`. `on_broken` is called once, when a flush failed: the process has to
+    stop."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """A journal in memory: for tests, development and services whose state may vanish with the process.
 
-It behaves like a durable store in everything that a caller can see: appends are acknowledged from a later loop callback, all
-waiters of one loop turn together, and space is bounded.
+It behaves like a durable store in everything that a caller can see: appends are acknowledged from a later loop
+callback, all waiters of one loop turn together, and space is bounded.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError
 
 from stateside._speedups.h2 import ServerCall
-from stateside._speedups.wire import ACTION_FORWARD, StreamOut, WireError
+from stateside._speedups.wire import ACTION_FORWARD, WireError
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
 
 if TYPE_CHECKING:
-    from stateside.proxy.eventsourced import EntityMethod
+    from stateside._speedups.wire import StreamOut, ValueOut
+    from stateside.proxy.activation import EntityMethod
     from stateside.proxy.router import Router
 
 log = logs.get(__name__)
@@ -28,7 +29,7 @@ log = logs.get(__name__)
 Hops = tuple[str, ...]
 
 
-def check_parts(reply: StreamOut) -> None:
+def check_parts(reply: StreamOut | ValueOut) -> None:
     """Raise WireError when a part of the reply that is looked into only later is malformed. Before its events are stored."""
     try:
         for effect in reply.side_effects:
@@ -73,7 +74,9 @@ class Onward:
 
     __slots__ = ("_client", "_effects", "_hops", "_method", "_next", "_reply", "_router", "_running")
 
-    def __init__(self, router: Router, client: ServerCall, method: EntityMethod, reply: StreamOut, key: str) -> None:
+    def __init__(
+        self, router: Router, client: ServerCall, method: EntityMethod, reply: StreamOut | ValueOut, key: str
+    ) -> None:
         self._router = router
         self._client = client
         self._method = method

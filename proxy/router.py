@@ -11,14 +11,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from stateside._speedups.h2 import Handler, ServerCall
-from stateside._speedups.wire import ACTION_REPLY, StreamOut
+from stateside._speedups.wire import ACTION_REPLY
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
-from stateside.proxy.eventsourced import Entities, EntityMethod
+from stateside.proxy.activation import Entities, EntityMethod
 from stateside.proxy.spec import EntityModel, ServiceModel
 
 if TYPE_CHECKING:
+    from stateside._speedups.wire import StreamOut, ValueOut
     from stateside.proxy.config import Settings
     from stateside.proxy.timers import Timers
 
@@ -87,7 +88,7 @@ class Router:
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def answer(self, client: ServerCall, method: EntityMethod, reply: StreamOut) -> None:
+    def answer(self, client: ServerCall, method: EntityMethod, reply: StreamOut | ValueOut) -> None:
         """Give the client what the user function replied."""
         if reply.action != ACTION_REPLY:
             self.report(f"{method.name} was answered with neither reply, forward nor failure.")

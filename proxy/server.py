@@ -20,10 +20,11 @@ from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, JournalError
 from stateside.proxy import http1, logs, reflection
+from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import Settings
 from stateside.proxy.discovery import Discovery
-from stateside.proxy.eventsourced import Entities
+from stateside.proxy.eventsourced import EventSourcedEntities
 from stateside.proxy.health import Health
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
@@ -36,6 +37,11 @@ JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 EXIT_OK = 0
 EXIT_CONFIG = 2
 EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
+
+# entity type -> what keeps its instances
+ENTITIES: dict[str, type[Entities]] = {
+    "cloudstate.eventsourced.EventSourced": EventSourcedEntities,
+}
 
 log = logs.get(__name__)
 
@@ -125,7 +131,7 @@ class Proxy:
             counter(f"stateside_{name.removesuffix('_total')}", f"Transport: {name}", reading)
 
     def _make_entities(self, model: EntityModel, router: Router) -> Entities:
-        return Entities(
+        return ENTITIES[model.entity_type](
             model,
             self.settings,
             journal=self.journal,

@@ -63,8 +63,15 @@ class UserFunction:
         self._roomy: list[Channel] = []  # candidates with room; checked when used
         self.waiting: dict[Borrower, bytes] = {}
         self._connecting: asyncio.Task[None] | None = None
+        self._refused = False  # the last attempt at a further connection failed
         self._closed = False
         self.streams = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Some wait for a stream, and only those who hold one can help: there may or can be no further connection."""
+        most = self._settings.user_function_max_connections
+        return bool(self.waiting) and (self._refused or len(self._channels) >= most)
 
     @property
     def connections(self) -> int:
@@ -159,13 +166,15 @@ class UserFunction:
             self._refuse(error)
         else:
             self._connecting = None
+            self._refused = False
             channel.on_change = self._on_change
             self._channels.append(channel)
             self._has_room(channel)
 
     def _refuse(self, error: Exception) -> None:
         """No connection: tell those who wait, unless streams of other connections will come free for them."""
-        if self._channels:
+        self._refused = bool(self._channels)
+        if self._refused:
             self._make_room(len(self.waiting))
             return
         waiting, self.waiting = self.waiting, {}

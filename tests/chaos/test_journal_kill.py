@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.helpers.journal import load, read_all, run
 
 from stateside.journal.contract import Durability
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
+from tests.helpers.journal import load, read_all, run
 
 ENTITIES = 50
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
-
 from tck import eventsourced_pb2 as model
+
 from . import messages
 from .user_function import PATIENCE_S, EntityStream, ScriptedUserFunction, soon
 
@@ -252,7 +252,9 @@ class Client:
         self, key: str, *actions: Any, service: str = messages.MODEL, timeout: float = PATIENCE_S, **more: Any
     ) -> Outcome:
         """Call the service's method for an entity."""
-        return await self.raw(method_path(service), messages.request(key, *actions).SerializeToString(), timeout, **more)
+        return await self.raw(
+            method_path(service), messages.request(key, *actions).SerializeToString(), timeout, **more
+        )
 
     def start(self, key: str, *actions: Any, **more: Any) -> asyncio.Task[Outcome]:
         """`ask`, begun now and awaited later."""

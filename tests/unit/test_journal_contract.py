@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.helpers.journal import Answer, append, load, read_all, read_page, run
 
 from stateside.journal import open_journal
 from stateside.journal.contract import Head, Journal, JournalError, SequenceTaken, StaleEpoch, TooLarge
+from tests.helpers.journal import Answer, append, load, read_all, read_page, run
 
 Scenario = Callable[[Journal], Awaitable[None]]
 

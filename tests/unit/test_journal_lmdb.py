@@ -15,11 +15,11 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from tests.helpers.journal import Answer, append, load, read_all, read_page, run
 
 from stateside.journal.contract import Broken, Corrupt, Durability, Full, Head, JournalError, SequenceTaken, TooLarge
 from stateside.journal.format import index_key, pack_offset, parse_record, parse_snapshot
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
+from tests.helpers.journal import Answer, append, load, read_all, read_page, run
 
 MIB = 1 << 20
 SMALL_TAIL = LmdbSettings(tail_appends=4)
@@ -164,7 +164,9 @@ def test_the_stored_bytes_are_what_the_format_says(path):
 
     run(scenario())
     with raw(path) as environment, environment.begin() as txn:
-        log, index, snapshots = (environment.open_db(name, txn, create=False) for name in (b"log", b"index", b"snapshots"))
+        log, index, snapshots = (
+            environment.open_db(name, txn, create=False) for name in (b"log", b"index", b"snapshots")
+        )
         record = parse_record(txn.get(pack_offset(0), db=log), 0)
         assert (record.entity, record.first_sequence, record.epoch, record.events) == ("wägen", 1, 5, [b"first", b""])
         assert txn.get(index_key("wägen", 3), db=index) == pack_offset(1)
@@ -396,7 +398,13 @@ def test_appends_beyond_the_queue_are_refused_and_those_in_it_are_stored(path, s
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"map_size": 1}, {"map_size": 2 * MIB, "map_size_max": MIB}, {"record_bytes": 1 << 40}, {"probe_interval": 0}, {"head_cache": 0}],
+    [
+        {"map_size": 1},
+        {"map_size": 2 * MIB, "map_size_max": MIB},
+        {"record_bytes": 1 << 40},
+        {"probe_interval": 0},
+        {"head_cache": 0},
+    ],
 )
 def test_impossible_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

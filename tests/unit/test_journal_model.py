@@ -12,11 +12,11 @@ import hypothesis.strategies as st
 import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.helpers.journal import Answer, load, read_all
 
 from stateside.journal.contract import Durability, Full, Head, Journal, SequenceTaken, StaleEpoch
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
 from stateside.journal.memory import MemoryJournal
+from tests.helpers.journal import Answer, load, read_all
 
 ENTITIES = st.sampled_from(["a", "aa", "a\0", "b", "ö"])
 EVENTS = st.lists(st.binary(max_size=40) | st.just(b"L" * 3000), min_size=1, max_size=4)
@@ -44,7 +44,12 @@ class MemoryModel(RuleBasedStateMachine):
     def make(self) -> Journal:
         return MemoryJournal()
 
-    @rule(entity=ENTITIES, events=EVENTS, snapshot=st.none() | st.binary(max_size=30), gap=st.sampled_from([0] * 6 + [-1, 1]))
+    @rule(
+        entity=ENTITIES,
+        events=EVENTS,
+        snapshot=st.none() | st.binary(max_size=30),
+        gap=st.sampled_from([0] * 6 + [-1, 1]),
+    )
     def append(self, entity, events, snapshot, gap):
         model = self.entities.get(entity) or Entry()
         first = len(model.events) + 1 + gap
@@ -149,9 +154,7 @@ class LmdbModel(MemoryModel):
             shutil.rmtree(self.path)
 
 
-MODEL = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+MODEL = settings(max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestMemoryModel = MemoryModel.TestCase
 TestMemoryModel.settings = MODEL
 TestLmdbModel = LmdbModel.TestCase

@@ -375,7 +375,8 @@ class Activation(Handler):
                 f"{self.entities.stash_depth} commands (stash_depth) already wait for entity {self.log_id}",
             )
             return
-        metrics.stashed_commands += 1
+        # The command that waits for the activation itself does not count as stashed (see `_recovered`).
+        metrics.stashed_commands += bool(self.stash) or self.state > State.REPLAYING
         self.stash.append((call, method, payload, monotonic()))
 
     # --- replies -----------------------------------------------------------------------------------------------------
@@ -517,10 +518,11 @@ class Activation(Handler):
             client.fail(status, text)
 
     def _fail_stash(self, status: Status, text: str) -> None:
-        stash, self.stash = self.stash, None
-        for call, *_ in stash or ():
-            self.entities.metrics.unstashed_commands += 1
-            self.entities.metrics.completed_commands += 1
+        stash, self.stash = self.stash or (), None
+        metrics = self.entities.metrics
+        metrics.completed_commands += len(stash)
+        metrics.unstashed_commands += max(0, len(stash) - (self.state <= State.REPLAYING))
+        for call, *_ in stash:
             call.fail(status, text)
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -590,7 +592,9 @@ class Activation(Handler):
 
     def _drop_ended(self) -> None:
         if self.stash:
-            self.stash = deque(stashed for stashed in self.stash if not stashed[0].ended) or None
+            kept = deque(stashed for stashed in self.stash if not stashed[0].ended)
+            self.entities.metrics.unstashed_commands += len(self.stash) - len(kept)
+            self.stash = kept or None
 
     def _reopen(self) -> None:
         """A new life for the commands that wait; they count as if they had just arrived (spec core 10.5)."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from .harness import World, ok, unknown
+from .harness import World, method_path, ok, unknown
 from .messages import MODEL, command, event, failed, init, reply, stream_failure
 from .user_function import EntityStream, a_key
 
@@ -191,9 +191,12 @@ async def test_row_30_d6_a_long_log_reaches_a_user_function_that_reads_late(worl
     """The reference kills the stream above 100 pending messages. Replay is paced here."""
     key = world.user_function.play()
     call, stream = await world.busy(key)
-    values = [f"{number:04}" + "x" * 1000 for number in range(600)]
-    await stream.send(reply(1, events=values))
-    assert await call == ok()
+    values = [f"{number:04}" + "x" * 1000 for number in range(2400)]
+    for number in range(1, 5):
+        await stream.send(reply(number, events=values[600 * (number - 1) : 600 * number]))
+        assert await call == ok()
+        call = world.client.start(key)
+        assert await stream.next() == command(number + 1, key)
     before = len(world.user_function.streams)
     usual, gate = world.user_function.behaviour, asyncio.Event()
 
@@ -203,14 +206,12 @@ async def test_row_30_d6_a_long_log_reaches_a_user_function_that_reads_late(worl
 
     world.user_function.behaviour = read_late
     try:
-        call = world.client.start(key)
-        assert await stream.next() == command(2, key)
-        await stream.send(failed(2, "restart", restart=True))
+        await stream.send(failed(5, "restart", restart=True))
         await call
         await stream.close_as_asked()
         await world.user_function.until(lambda: len(world.user_function.streams) > before, "the new stream")
         call = world.client.start(key)
-        await world.queued(1)
+        await world.client.raw(method_path(MODEL), b"\xff")  # answered: so the other has reached its entity
         gate.set()
     finally:
         world.user_function.behaviour = usual

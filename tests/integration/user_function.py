@@ -89,7 +89,7 @@ class EntityStream:
 
     async def next(self) -> Any:
         """`take` for tests: with patience that ends."""
-        return await soon(self.take(), f"a message on {self}, after {self.received}")
+        return await soon(self.take(), f"a message on {self}, after {len(self.received)} others")
 
     def rewind(self) -> None:
         self._taken = 0

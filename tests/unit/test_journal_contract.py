@@ -132,7 +132,7 @@ def test_appends_of_one_entity_may_follow_each_other_before_the_first_is_answere
 def test_an_append_that_does_not_follow_the_last_sequence_is_refused(check, first):
     async def scenario(journal):
         await append(journal, "dense", 1, b"a", b"b")
-        with pytest.raises(SequenceTaken, match="dense.*2"):
+        with pytest.raises(SequenceTaken, match=r"dense.*2"):
             await append(journal, "dense", first, b"c")
         await append(journal, "dense", 3, b"c")
         assert await read_all(journal, "dense") == [b"a", b"b", b"c"]
@@ -143,7 +143,7 @@ def test_an_append_that_does_not_follow_the_last_sequence_is_refused(check, firs
 def test_an_append_under_an_epoch_that_is_over_is_refused(check):
     async def scenario(journal):
         await append(journal, "owned", 1, b"a", epoch=3)
-        with pytest.raises(StaleEpoch, match="owned.*2.*3"):
+        with pytest.raises(StaleEpoch, match=r"owned.*2.*3"):
             await append(journal, "owned", 2, b"late", epoch=2)
         await append(journal, "owned", 2, b"b", epoch=3)
         await append(journal, "owned", 3, b"c", epoch=9)
@@ -206,7 +206,7 @@ def test_entities_whose_names_begin_alike_do_not_mix(check):
 def test_an_entity_id_that_cannot_be_a_key_is_refused_by_every_method(check, name):
     async def scenario(journal):
         for attempt in (append(journal, name, 1, b"a"), load(journal, name), read_page(journal, name)):
-            with pytest.raises(JournalError, match="bytes|empty") as caught:
+            with pytest.raises(JournalError, match=r"bytes|empty") as caught:
                 await attempt
             assert name == "" or isinstance(caught.value, TooLarge)
 
@@ -216,7 +216,7 @@ def test_an_entity_id_that_cannot_be_a_key_is_refused_by_every_method(check, nam
 def test_what_no_correct_caller_asks_for_is_an_exception_at_once(check):
     async def scenario(journal):
         for first, events, snapshot in [(0, [b"a"], None), (1, [], None), (1, [], b"s"), (5, [], None)]:
-            with pytest.raises(ValueError, match="sequence|nothing to append"):
+            with pytest.raises(ValueError, match=r"sequence|nothing to append"):
                 journal.append("wrong", first, events, snapshot, Answer())
         with pytest.raises(ValueError, match="sequences begin at 1"):
             journal.read("wrong", 0, 100, Answer())

@@ -240,7 +240,7 @@ def test_a_damaged_snapshot_is_reported_for_its_entity_only(path):
         await store_two(path)
         damage(path, b"marked-snapshot")
         async with opened(path) as journal:
-            with pytest.raises(Corrupt, match="victim.*snapshot"):
+            with pytest.raises(Corrupt, match=r"victim.*snapshot"):
                 await load(journal, "victim")
             with pytest.raises(Corrupt, match="victim"):
                 await append(journal, "victim", 4, b"on top of damage")
@@ -305,7 +305,7 @@ def test_a_record_at_the_unindexed_end_that_belongs_to_nobody_keeps_the_journal_
     damage(path, b"marked-event-of-the-victim", -7)
 
     async def scenario():
-        with pytest.raises(Corrupt, match="offset 0.*export"):
+        with pytest.raises(Corrupt, match=r"offset 0.*export"):
             async with opened(path):
                 pass
 
@@ -359,7 +359,7 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
     async def scenario():
-        with pytest.raises(JournalError, match="file.*choose another"):
+        with pytest.raises(JournalError, match=r"file.*choose another"):
             async with opened(tmp_path / "file"):
                 pass
 
@@ -369,7 +369,7 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
 def test_an_append_larger_than_the_bound_is_refused(path):
     async def scenario():
         async with opened(path, LmdbSettings(record_bytes=1000, queue_bytes=2000)) as journal:
-            with pytest.raises(TooLarge, match="cart.*at most 1000"):
+            with pytest.raises(TooLarge, match=r"cart.*at most 1000"):
                 await append(journal, "cart", 1, b"x" * 900, b"x" * 100)
             with pytest.raises(TooLarge):
                 await append(journal, "cart", 1, b"x", snapshot=b"x" * 1000)
@@ -433,7 +433,7 @@ def test_a_map_at_its_maximum_refuses_appends_and_serves_reads(path):
     async def scenario():
         async with opened(path, LmdbSettings(map_size=MIB, map_size_max=2 * MIB, probe_interval=0.01)) as journal:
             stored = 0
-            with pytest.raises(Full, match="large.*map_size_max"):
+            with pytest.raises(Full, match=r"large.*map_size_max"):
                 while True:
                     await append(journal, "large", stored + 1, b"x" * 10_000)
                     stored += 1
@@ -504,7 +504,7 @@ def test_no_space_fails_all_appends_under_way_and_their_heads_are_read_again(pat
             journal.append("cart", 3, [b"lost too"], None, gathering)
             journal.append("other", 1, [b"lost too"], None, other)
             for answer in (flying, gathering, other):
-                with pytest.raises(Full, match="No space left.*goes on by itself"):
+                with pytest.raises(Full, match=r"No space left.*goes on by itself"):
                     await answer.result()
             assert not journal.writable
             assert await load(journal, "cart") == Head(1, 0, None)
@@ -577,6 +577,25 @@ def test_a_map_grown_by_another_process_is_taken_over(path):
             assert await read_all(journal, "cart") == [b"a", b"b", b"a", b"b"]
             await append(journal, "cart", 5, b"c")
             assert journal.log.map_size >= 8 * MIB
+
+    run(scenario())
+
+
+def test_a_journal_is_closed_once_and_for_all(path):
+    async def scenario():
+        journal = LmdbJournal(path)
+        with pytest.raises(JournalError, match="not open"):
+            await load(journal, "cart")
+        await journal.open()
+        answer = Answer()
+        journal.append("cart", 1, [b"a"], None, answer)
+        await asyncio.gather(journal.close(), journal.close())
+        assert answer.error is None
+        for attempt in (load(journal, "cart"), read_page(journal, "cart"), append(journal, "cart", 2, b"b")):
+            with pytest.raises(JournalError, match="not open"):
+                await attempt
+        with pytest.raises(JournalError, match="make a new one"):
+            await journal.open()
 
     run(scenario())
 

@@ -1,0 +1,265 @@
+"""Export and import of a journal as JSON lines, one event or snapshot each.
+
+    {"entity": "cart|42", "sequence": 7, "type_url": "type.googleapis.com/shop.ItemAdded", "value": "<base64>"}
+    {"entity": "cart|42", "snapshot": 7, "type_url": ..., "value": ...}
+
+`data` (base64) stands in place of `type_url` and `value` where the bytes are not a canonical google.protobuf.Any. Lines
+come in the order of the log, a snapshot right behind the event it covers. An export ends an entity at its first damage:
+what is written can always be imported. An import goes on where an earlier one of the same file ended; it never writes
+over anything. Epochs are not carried over: an imported entity may be owned by anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from stateside.journal.anyvalue import join_any, split_any
+from stateside.journal.contract import Head, Journal, JournalError, Page
+from stateside.journal.format import Damaged, Record, Snapshot, parse_header, parse_record
+from stateside.journal.reader import View
+
+FLIGHT_APPENDS = 5_000  # appended before the answers are awaited
+FLIGHT_BYTES = 16 << 20
+
+Warn = Callable[[str], None]
+
+
+# Export.
+
+
+def export_lines(view: View, warn: Warn) -> Iterator[str]:
+    """All events and snapshots that can be trusted, as JSON lines. `warn` is told what is left out, once per entity."""
+    export = _Export(view, warn)
+    for offset, data in view.log_values():
+        yield from export.lines_of(offset, data)
+
+
+class _Export:
+    def __init__(self, view: View, warn: Warn) -> None:
+        self.view = view
+        self.warn = warn
+        self.next: dict[str, int] = {}  # entity -> sequence that must come now; 0 = it ended at its first damage
+
+    def lines_of(self, offset: int, data: bytes) -> Iterator[str]:
+        try:
+            header = parse_header(data, offset)
+        except Damaged as damaged:
+            self.warn(damaged.what)
+            return
+        expected = self.next.get(header.entity, 1)
+        if expected == 0:
+            return
+        try:
+            if header.first_sequence != expected:
+                raise Damaged(header.entity, expected, f"sequence {expected} is missing")
+            yield from self._record_lines(parse_record(data, offset))
+        except Damaged as damaged:
+            self.warn(f"{header.entity}: {damaged.what}; its events end before sequence {expected}")
+            self.next[header.entity] = 0
+
+    def _record_lines(self, record: Record) -> Iterator[str]:
+        snapshot = self._snapshot_in(record)
+        for sequence, event in enumerate(record.events, record.first_sequence):
+            yield json.dumps({"entity": record.entity, "sequence": sequence} | any_fields(event))
+            if snapshot is not None and snapshot.sequence == sequence:
+                yield json.dumps({"entity": record.entity, "snapshot": sequence} | any_fields(snapshot.payload))
+        self.next[record.entity] = record.last_sequence + 1
+
+    def _snapshot_in(self, record: Record) -> Snapshot | None:
+        try:
+            snapshot = self.view.snapshot(record.entity)
+        except Damaged as damaged:
+            if record.first_sequence == 1:
+                self.warn(f"{record.entity}: {damaged.what}; it is left out")
+            return None
+        return snapshot
+
+
+def any_fields(data: bytes) -> dict[str, str]:
+    """The JSON fields of an event's or snapshot's bytes."""
+    parts = split_any(data)
+    if parts is None:
+        return {"data": base64.b64encode(data).decode()}
+    return {"type_url": parts[0], "value": base64.b64encode(parts[1]).decode()}
+
+
+# Import.
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import did."""
+
+    events: int = 0
+    snapshots: int = 0
+    known: int = 0  # lines that were stored already
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    entity: str
+    sequence: int
+    is_snapshot: bool
+    payload: bytes
+
+
+async def import_lines(
+    journal: Journal, lines: Iterable[str], advance: Callable[[], object] = lambda: None
+) -> Imported:
+    """Append what is not stored yet. Raises JournalError naming the line that conflicts or is malformed."""
+    importer = _Importer(journal)
+    for number, text in enumerate(lines, 1):
+        if text.strip():
+            try:
+                importer.take(parse_line(text))
+            except JournalError as error:
+                await importer.settle()
+                raise JournalError(f"line {number}: {error}") from error
+            if importer.is_full:
+                await importer.settle()
+        advance()
+    await importer.settle()
+    return importer.done
+
+
+def parse_line(text: str) -> Line:
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        is_snapshot = "snapshot" in fields
+        sequence = fields["snapshot" if is_snapshot else "sequence"]
+        entity = fields["entity"]
+        if not isinstance(entity, str) or type(sequence) is not int or sequence < 1:
+            raise JournalError(
+                f"entity must be a text and the sequence a number from 1 on, not {entity!r} and {sequence!r}"
+            )
+        return Line(entity, sequence, is_snapshot, _payload(fields))
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise JournalError(f"not an exported event or snapshot: {error!r}") from error
+
+
+def _payload(fields: dict[str, Any]) -> bytes:
+    if "data" in fields:
+        return base64.b64decode(fields["data"], validate=True)
+    return join_any(fields["type_url"], base64.b64decode(fields["value"], validate=True))
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A waiter whose answer comes before the request returns (loads and reads of LMDB and memory)."""
+
+    answer: Any = None
+    error: JournalError | None = None
+
+    def on_loaded(self, head: Head | None, error: JournalError | None) -> None:
+        self.answer, self.error = head, error
+
+    def on_page(self, page: Page | None, error: JournalError | None) -> None:
+        self.answer, self.error = page, error
+
+    def on_appended(self, error: JournalError | None) -> None:
+        raise AssertionError("only loads and reads are asked for here")
+
+    def get(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.answer
+
+
+@dataclass(slots=True)
+class _Importer:
+    journal: Journal
+    done: Imported = field(default_factory=Imported)
+    heads: dict[str, Head] = field(default_factory=dict)  # of entities since the last settling, with what is in flight
+    in_flight: int = 0
+    bytes_in_flight: int = 0
+    failed: JournalError | None = None
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            self.in_flight >= FLIGHT_APPENDS
+            or self.bytes_in_flight >= FLIGHT_BYTES
+            or len(self.heads) >= FLIGHT_APPENDS
+        )
+
+    def take(self, line: Line) -> None:
+        head = self.heads.get(line.entity)
+        if head is None:
+            head = self.heads[line.entity] = self._load(line.entity)
+        if line.is_snapshot:
+            self._take_snapshot(line, head)
+        elif line.sequence == head.last_sequence + 1:
+            self._append(line, line.sequence, [line.payload], None)
+            head.last_sequence += 1
+            self.done.events += 1
+        else:
+            self._compare(line, head)
+
+    def _take_snapshot(self, line: Line, head: Head) -> None:
+        if line.sequence > head.last_sequence:
+            raise JournalError(
+                f"{line.entity}: a snapshot of {line.sequence} is ahead of the last event, {head.last_sequence}"
+            )
+        if line.sequence == head.last_sequence and line.sequence > head.snapshot_sequence:
+            self._append(line, line.sequence + 1, [], line.payload)
+            head.snapshot_sequence = line.sequence
+            self.done.snapshots += 1
+        else:
+            self.done.known += 1  # stored, or superseded by events behind it: a snapshot is only a shortcut
+
+    def _compare(self, line: Line, head: Head) -> None:
+        if line.sequence > head.last_sequence:
+            raise JournalError(
+                f"{line.entity}: sequence {line.sequence} does not follow the last one, {head.last_sequence}"
+            )
+        if self._stored(line) not in (line.payload, None):
+            raise JournalError(
+                f"{line.entity}: another event is stored at sequence {line.sequence}; nothing is written over"
+            )
+        self.done.known += 1
+
+    def _stored(self, line: Line) -> bytes | None:
+        asked = _Asked()
+        self.journal.read(line.entity, line.sequence, 1, asked)
+        events: list[bytes] = asked.get().events
+        return events[0] if events else None
+
+    def _load(self, entity: str) -> Head:
+        asked = _Asked()
+        self.journal.load(entity, asked)
+        head: Head = asked.get()
+        return Head(head.last_sequence, head.snapshot_sequence, None)
+
+    def _append(self, line: Line, first: int, events: list[bytes], snapshot: bytes | None) -> None:
+        self.in_flight += 1
+        self.bytes_in_flight += len(line.payload)
+        self.journal.append(line.entity, first, events, snapshot, self)
+
+    def on_appended(self, error: JournalError | None) -> None:
+        self.in_flight -= 1
+        self.failed = self.failed or error
+        if self.in_flight == 0:
+            self.settled.set()
+
+    def on_loaded(self, head: Head | None, error: JournalError | None) -> None:
+        raise AssertionError("loads have a waiter of their own")
+
+    def on_page(self, page: Page | None, error: JournalError | None) -> None:
+        raise AssertionError("reads have a waiter of their own")
+
+    async def settle(self) -> None:
+        """Wait for what is in flight. Raises what it met."""
+        self.settled.clear()
+        if self.in_flight:
+            await self.settled.wait()
+        self.heads.clear()
+        self.bytes_in_flight = 0
+        if self.failed is not None:
+            raise self.failed

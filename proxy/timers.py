@@ -58,6 +58,10 @@ class Timers:
         """Call in a later turn of the loop."""
         self._loop.call_soon(callback, *args)
 
+    def later(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
+        """Call after `delay` seconds."""
+        self._loop.call_later(delay, callback, *args)
+
     def evict(self, wanted: int) -> int:
         """Passivate up to `wanted` targets; how many there were. Those that rested longest come first, among the ones
         that will be looked at soonest."""

@@ -89,6 +89,7 @@ cdef class ServerConnection(Connection):
             self.beginning = (self.beginning or b"") + PyBytes_FromStringAndSize(<const char *>data, size)
             return False
         self.sniffed = True
+        self.open_session()
         if self.beginning is not None:
             self.feed(<const uint8_t *>PyBytes_AS_STRING(self.beginning), known)
             self.beginning = None
@@ -109,7 +110,8 @@ cdef class ServerConnection(Connection):
         protocol.connection_made(transport)
         protocol.data_received(data)
 
-    cdef void start_session(self) noexcept:
+    cdef void open_session(self) noexcept:
+        """Not before the preface has come: whoever speaks another protocol is not to be greeted in this one."""
         cdef nghttp2_option *option = session_options(self.limits)
         nghttp2_session_server_new3(&self.session, server_callbacks, <void *>self, option, &memory)
         nghttp2_option_del(option)
@@ -199,9 +201,12 @@ cdef class ServerConnection(Connection):
 
     cdef void drain(self, bint at_once) noexcept:
         """Announce the end; the last stream is named when the peer has surely read the announcement."""
-        if self.draining or self.session is NULL:
+        if self.draining:
             return
         self.draining = True
+        if self.session is NULL:
+            self.close_transport()
+            return
         if at_once or not self.greeted:
             self.notice_sent = True
             self.final_goaway()

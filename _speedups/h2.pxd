@@ -245,6 +245,7 @@ cdef class ServerConnection(Connection):
     cdef Server server
     cdef bytes beginning  # what came before it was clear that this is HTTP/2
     cdef bint sniffed, draining, notice_sent
+    cdef bint punished, blamed  # counted among floods, among protocol errors
     cdef double notice_at
     cdef bint sniff(self, const uint8_t *data, Py_ssize_t size) except -1
     cdef void open_session(self) noexcept

@@ -153,6 +153,8 @@ cdef class ServerConnection(Connection):
                 if call is not NULL and not (<Call>call).remote_closed:
                     nghttp2_submit_rst_stream(self.session, 0, frame.hd.stream_id, NGHTTP2_NO_ERROR)
         elif frame.hd.type == NGHTTP2_GOAWAY and frame.goaway.error_code != NGHTTP2_NO_ERROR:
+            if not self.blamed and not self.punished:
+                self.protocol_error()
             self.close_at = self.context.refresh() + CLOSE_TIMEOUT
             self.watch()
         elif frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR:
@@ -189,9 +191,12 @@ cdef class ServerConnection(Connection):
         Connection.check(self)
 
     cdef void flooded(self) noexcept:
-        self.server.floods += 1
+        if not self.punished:
+            self.punished = True
+            self.server.floods += 1
 
     cdef void protocol_error(self) noexcept:
+        self.blamed = True
         self.server.protocol_errors += 1
 
     cdef void oversized(self) noexcept:

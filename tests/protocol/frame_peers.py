@@ -1,4 +1,4 @@
-"""HTTP/2 peers with control of every frame, on the pure-Python h2 library: a client for our server, a server for our client."""
+"""HTTP/2 peers with control of every frame, on the pure-Python h2 library: a client for our server and the reverse."""
 
 import asyncio
 import struct
@@ -10,6 +10,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, Event, StreamEnded
 from h2.settings import Settings
+from hpack import Encoder, NeverIndexedHeaderTuple
 
 from .transport_peers import eventually
 
@@ -44,8 +45,13 @@ def request_to(path: str, *more: tuple[str, str]) -> list[tuple[str, str]]:
     return [(name, f"/contract.Service/{path}" if name == ":path" else value) for name, value in REQUEST] + list(more)
 
 
+def block_of(headers: Sequence[tuple[str, str]] = REQUEST) -> bytes:
+    """A header block that leaves no trace in the compression context."""
+    return bytes(Encoder().encode([NeverIndexedHeaderTuple(*header) for header in headers]))
+
+
 class FramePeer(asyncio.Protocol):
-    """One connection. Received events gather in `events`; nothing is answered but by the test, SETTINGS and PING aside."""
+    """One connection. Received events gather in `events`; only SETTINGS and PING are answered without the test."""
 
     def __init__(self, client: bool) -> None:
         config = H2Configuration(client_side=client, header_encoding="utf-8", validate_outbound_headers=False)
@@ -94,6 +100,12 @@ class FramePeer(asyncio.Protocol):
             self.h2.send_data(stream, body, end_stream=end)
         self.flush()
         return stream
+
+    def pretend(self, *streams: int) -> None:
+        """Have h2 believe that it opened these streams, which the test opens with frames of its own."""
+        for stream in streams:
+            self.h2.send_headers(stream, [NeverIndexedHeaderTuple(*header) for header in REQUEST])
+        self.h2.clear_outbound_data_buffer()
 
     def of(self, kind: type, stream: int | None = None) -> list[Any]:
         return [e for e in self.events if isinstance(e, kind) and (stream is None or e.stream_id == stream)]

@@ -82,7 +82,7 @@ def pieces(shape: int, data: bytes) -> Iterator[bytes]:
         yield data[at : at + size]
 
 
-def TestOneInput(data: bytes) -> None:  # noqa: N802 -- the name that atheris expects
+def TestOneInput(data: bytes) -> None:
     if not data:
         return
     server = h2.Server(loop, HANDLERS.get, limits=LIMITS)

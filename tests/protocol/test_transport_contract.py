@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvloop
+
 from stateside._speedups import h2
 
 from .transport_peers import GrpcioClient, GrpcioServer, OurClient, OurServer, eventually, meet

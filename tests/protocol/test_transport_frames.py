@@ -23,6 +23,7 @@ from h2.events import (
     StreamReset,
 )
 from h2.settings import SettingCodes
+
 from stateside._speedups import h2
 
 from .frame_peers import REQUEST, RESPONSE, TRAILERS, FramePeer, frame_client, frame_server, framed, request_to

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+
 from stateside._speedups import h2
 
 SERVICE = b"/contract.Service/"

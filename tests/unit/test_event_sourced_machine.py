@@ -136,7 +136,13 @@ class Journal:
         self.reads.append((from_sequence, waiter))
 
     def append(
-        self, entity: str, first_sequence: int, events: Sequence[bytes], snapshot: bytes | None, waiter: Any, epoch: int = 0
+        self,
+        entity: str,
+        first_sequence: int,
+        events: Sequence[bytes],
+        snapshot: bytes | None,
+        waiter: Any,
+        epoch: int = 0,
     ) -> None:
         self.appends.append((first_sequence, list(events), snapshot))
 

@@ -36,6 +36,8 @@ def channel_limits(settings: Settings) -> Limits:
     return Limits(
         max_message_size=settings.max_inbound_message_size,
         max_streams=UNLIMITED,
+        send_high_water=settings.relay_buffer,
+        send_low_water=settings.relay_buffer // 4,
         keepalive_interval=settings.keepalive_interval,
         keepalive_timeout=settings.keepalive_timeout,
     )

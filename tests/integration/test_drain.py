@@ -44,6 +44,8 @@ async def refused(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue  # it was in the queue of the listener that went away
             writer.close()
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 

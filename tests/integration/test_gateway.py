@@ -1,4 +1,4 @@
-"""The main port against bad input, a missing user function, wrong settings and a damaged journal: each gets a clear answer."""
+"""The main port against bad input, a missing user function, wrong settings, a damaged journal: a clear answer each."""
 
 from __future__ import annotations
 

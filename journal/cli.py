@@ -19,7 +19,7 @@ import click
 from stateside.journal.anyvalue import split_any
 from stateside.journal.compact import compact_in_place, compact_to
 from stateside.journal.contract import Durability, JournalError
-from stateside.journal.format import Damaged
+from stateside.journal.format import Damaged, Record
 from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.reader import EntityState, StoredJournal, View
 from stateside.journal.transfer import Imported, any_fields, export_lines, import_lines
@@ -90,17 +90,19 @@ def stat(path: Path, as_json: bool) -> None:
 
 def _statistics(stored: StoredJournal, view: View) -> dict[str, int | str]:
     info = stored.environment.info()
-    entities = events = 0
+    entities = events = values = 0
     with progress("counting entities", None) as advance:
         for state in view.entities():
             entities += 1
-            events += state.last_sequence
+            events += 0 if state.is_value else state.last_sequence
+            values += state.is_value
             advance()
     return {
         "format": view.meta.format,
         "identity": view.meta.identity,
         "entities": entities,
         "events": events,
+        "values": values,
         "appends": view.txn.stat(view.log)["entries"],
         "snapshots": view.txn.stat(view.snapshots)["entries"],
         "unindexed_appends": view.meta.end - view.meta.indexed,
@@ -116,7 +118,7 @@ def _statistics(stored: StoredJournal, view: View) -> dict[str, int | str]:
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @json_option
 def list_(path: Path, prefix: str, limit: int | None, as_json: bool) -> None:
-    """Entities: number of events, sequence of the snapshot (- without), id."""
+    """Entities: kind, number of events or version of the value, sequence of the snapshot (- without), id."""
     with viewing(path) as (_, view):
         for count, state in enumerate(view.entities(prefix)):
             if count == limit:
@@ -127,11 +129,17 @@ def list_(path: Path, prefix: str, limit: int | None, as_json: bool) -> None:
 def _entity_line(state: EntityState, as_json: bool) -> str:
     if as_json:
         damage = {"damage": state.damage} if state.damage else {}
-        return json.dumps(
-            {"entity": state.entity, "events": state.last_sequence, "snapshot": state.snapshot_sequence} | damage
-        )
+        return json.dumps({"entity": state.entity} | _entity_fields(state) | damage)
+    kind = "value" if state.is_value else "events"
+    covered = "deleted" if state.is_deleted else state.snapshot_sequence or "-"
     damaged = f"  DAMAGED: {state.damage}" if state.damage else ""
-    return f"{state.last_sequence:>9} {state.snapshot_sequence or '-':>9}  {_printable(state.entity)}{damaged}"
+    return f"{kind:<6} {state.last_sequence:>9} {covered:>9}  {_printable(state.entity)}{damaged}"
+
+
+def _entity_fields(state: EntityState) -> dict[str, object]:
+    if state.is_value:
+        return {"kind": "value", "version": state.last_sequence, "deleted": state.is_deleted}
+    return {"kind": "events", "events": state.last_sequence, "snapshot": state.snapshot_sequence}
 
 
 @journal.command()
@@ -148,13 +156,17 @@ def _entity_line(state: EntityState, as_json: bool) -> str:
 )
 @json_option
 def show(entity: str, path: Path, first: int, last: int | None, payload: str, as_json: bool) -> None:
-    """Events of ENTITY: sequence, type URL, size in bytes, value. Values are whole in JSON, else cut."""
+    """Events of ENTITY: sequence, type URL, size in bytes, value. Values are whole in JSON, else cut. Of an entity that
+    keeps a value: its version and itself."""
     with viewing(path) as (_, view):
         if not view.has(entity):
             raise Failed(f"there is no entity {entity!r} in {path}; `stateside journal list` shows which there are")
         try:
+            if view.keeps_value(entity):
+                click.echo(_value_line(view.value(entity), payload, as_json))
+                return
             for sequence, event in _events(view, entity, first, last):
-                click.echo(_event_line(sequence, event, payload, as_json))
+                click.echo(_event_line("sequence", sequence, event, payload, as_json))
         except Damaged as damaged:
             click.echo(f"Damaged: {entity}: {damaged.what}", err=True)
             raise SystemExit(1) from damaged
@@ -169,9 +181,16 @@ def _events(view: View, entity: str, first: int, last: int | None) -> Iterator[t
                 yield sequence, event
 
 
-def _event_line(sequence: int, event: bytes, payload: str, as_json: bool) -> str:
+def _value_line(record: Record, payload: str, as_json: bool) -> str:
+    version = record.first_sequence
+    if record.value is not None:
+        return _event_line("version", version, record.value, payload, as_json)
+    return json.dumps({"version": version, "deleted": True}) if as_json else f"{version:>9}  deleted"
+
+
+def _event_line(number: str, sequence: int, event: bytes, payload: str, as_json: bool) -> str:
     if as_json:
-        return json.dumps({"sequence": sequence, "size": len(event)} | any_fields(event))
+        return json.dumps({number: sequence, "size": len(event)} | any_fields(event))
     type_url, value = split_any(event) or ("-", event)
     return f"{sequence:>9}  {_printable(type_url)}  {len(event)}  {_preview(value, payload)}".rstrip()
 
@@ -205,9 +224,10 @@ def _tell_verdict(verdict: Verdict) -> None:
     for entity, problems in sorted(verdict.damaged.items()):
         for problem in problems:
             click.echo(f"damaged  {_printable(entity) or '(unknown entity)'}  {_printable(problem)}")
+    outcome = f"{len(verdict.damaged)} damaged" if verdict.damaged else "all sound"
     click.echo(
         f"{len(verdict.last_sequences)} entities, {verdict.events} events in {verdict.appends} appends, "
-        f"{verdict.snapshots} snapshots: {f'{len(verdict.damaged)} damaged' if verdict.damaged else 'all sound'}"
+        f"{verdict.snapshots} snapshots, {len(verdict.values)} values: {outcome}"
     )
 
 
@@ -215,7 +235,7 @@ def _tell_verdict(verdict: Verdict) -> None:
 @click.argument("file", type=click.File("w", lazy=False))
 @path_option
 def export(file: IO[str], path: Path) -> None:
-    """Write all events and snapshots to FILE (- for standard output) as JSON lines."""
+    """Write all events, snapshots and values to FILE (- for standard output) as JSON lines."""
     warnings = 0
 
     def warn(text: str) -> None:
@@ -235,11 +255,14 @@ def export(file: IO[str], path: Path) -> None:
 @click.argument("file", type=click.File("r"))
 @path_option
 def import_(file: IO[str], path: Path) -> None:
-    """Append the events and snapshots of FILE (- for standard input). What is stored already is skipped, so an import
-    that was interrupted can be run again. No proxy may have the journal open."""
+    """Store the events, snapshots and values of FILE (- for standard input). What is stored already is skipped, so an
+    import that was interrupted can be run again. No proxy may have the journal open."""
     with progress("importing", None) as advance:
         done = asyncio.run(_import(file, path, advance))
-    click.echo(f"{done.events} events and {done.snapshots} snapshots imported, {done.known} were there already")
+    click.echo(
+        f"{done.events} events, {done.snapshots} snapshots and {done.values} values imported, "
+        f"{done.known} were there already"
+    )
 
 
 async def _import(file: IO[str], path: Path, advance: Callable[[], object]) -> Imported:
@@ -259,7 +282,8 @@ async def _import(file: IO[str], path: Path, advance: Callable[[], object]) -> I
 @click.option("--in-place", is_flag=True, help="Replace the journal by its compact copy.")
 @path_option
 def compact(destination: Path | None, in_place: bool, path: Path) -> None:
-    """Copy the journal to the directory DESTINATION without free pages. No proxy may have it open."""
+    """Copy the journal to the directory DESTINATION without free pages and superseded values. No proxy may have it
+    open."""
     if (destination is None) != in_place:
         raise click.UsageError("say where to: DESTINATION, or --in-place")
     before, after = compact_in_place(path) if destination is None else compact_to(path, destination)

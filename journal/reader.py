@@ -223,7 +223,13 @@ class StoredJournal:
             raise JournalError(f"there is no journal in {path}; say where it is with --path")
         try:
             self.environment = lmdb.open(
-                str(path), readonly=True, lock=True, create=False, max_dbs=MAX_DATABASES, map_size=MAP_SIZE, max_spare_txns=1
+                str(path),
+                readonly=True,
+                lock=True,
+                create=False,
+                max_dbs=MAX_DATABASES,
+                map_size=MAP_SIZE,
+                max_spare_txns=1,
             )
         except lmdb.Error as error:
             raise JournalError(f"journal {path} cannot be read: {error}") from error

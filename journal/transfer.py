@@ -1,12 +1,15 @@
-"""Export and import of a journal as JSON lines, one event or snapshot each.
+"""Export and import of a journal as JSON lines, one event, snapshot or value each.
 
     {"entity": "cart|42", "sequence": 7, "type_url": "type.googleapis.com/shop.ItemAdded", "value": "<base64>"}
     {"entity": "cart|42", "snapshot": 7, "type_url": ..., "value": ...}
+    {"entity": "account|5", "version": 31, "type_url": ..., "value": ...}
+    {"entity": "account|6", "version": 12, "deleted": true}
 
 `data` (base64) stands in place of `type_url` and `value` where the bytes are not a canonical google.protobuf.Any. Lines
-come in the order of the log, a snapshot right behind the event it covers. An export ends an entity at its first damage:
-what is written can always be imported. An import goes on where an earlier one of the same file ended; it never writes
-over anything. Epochs are not carried over: an imported entity may be owned by anybody.
+come in the order of the log, a snapshot right behind the event it covers; of a value there is the latest version only.
+An export ends an entity at its first damage: what is written can always be imported. An import goes on where an earlier
+one of the same file ended; it never writes over an event, nor over a value of the same or a later version. Epochs are
+not carried over: an imported entity may be owned by anybody.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import binascii
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from stateside.journal.anyvalue import join_any, split_any
-from stateside.journal.contract import Head, Journal, JournalError, Page
+from stateside.journal.contract import Head, JournalError, Page
 from stateside.journal.format import Damaged, Record, Snapshot, parse_header, parse_record
+from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.reader import View
 
 FLIGHT_APPENDS = 5_000  # appended before the answers are awaited
@@ -34,7 +39,8 @@ Warn = Callable[[str], None]
 
 
 def export_lines(view: View, warn: Warn) -> Iterator[str]:
-    """All events and snapshots that can be trusted, as JSON lines. `warn` is told what is left out, once per entity."""
+    """All events, snapshots and values that can be trusted, as JSON lines. `warn` is told what is left out, once per
+    entity."""
     export = _Export(view, warn)
     for offset, data in view.log_values():
         yield from export.lines_of(offset, data)
@@ -52,6 +58,10 @@ class _Export:
         except Damaged as damaged:
             self.warn(damaged.what)
             return
+        if header.is_value:
+            if not self.view.superseded(header):
+                yield from self._value_lines(header.entity, data, offset)
+            return
         expected = self.next.get(header.entity, 1)
         if expected == 0:
             return
@@ -62,6 +72,15 @@ class _Export:
         except Damaged as damaged:
             self.warn(f"{header.entity}: {damaged.what}; its events end before sequence {expected}")
             self.next[header.entity] = 0
+
+    def _value_lines(self, entity: str, data: bytes, offset: int) -> Iterator[str]:
+        try:
+            record = parse_record(data, offset)
+        except Damaged as damaged:
+            self.warn(f"{entity}: {damaged.what}; its value is left out")
+            return
+        fields = {"deleted": True} if record.value is None else any_fields(record.value)
+        yield json.dumps({"entity": entity, "version": record.first_sequence} | fields)
 
     def _record_lines(self, record: Record) -> Iterator[str]:
         snapshot = self._snapshot_in(record)
@@ -98,19 +117,28 @@ class Imported:
 
     events: int = 0
     snapshots: int = 0
+    values: int = 0
     known: int = 0  # lines that were stored already
+
+
+class Kind(StrEnum):
+    """What a line has, by the name of its number."""
+
+    EVENT = "sequence"
+    SNAPSHOT = "snapshot"
+    VALUE = "version"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
     entity: str
+    kind: Kind
     sequence: int
-    is_snapshot: bool
-    payload: bytes
+    payload: bytes | None  # None: a deleted value
 
 
 async def import_lines(
-    journal: Journal, lines: Iterable[str], advance: Callable[[], object] = lambda: None
+    journal: LmdbJournal, lines: Iterable[str], advance: Callable[[], object] = lambda: None
 ) -> Imported:
     """Append what is not stored yet. Raises JournalError naming the line that conflicts or is malformed."""
     importer = _Importer(journal)
@@ -131,19 +159,21 @@ async def import_lines(
 def parse_line(text: str) -> Line:
     try:
         fields: dict[str, Any] = json.loads(text)
-        is_snapshot = "snapshot" in fields
-        sequence = fields["snapshot" if is_snapshot else "sequence"]
+        kind = next((kind for kind in Kind if kind in fields), Kind.EVENT)
+        sequence = fields[kind]
         entity = fields["entity"]
         if not isinstance(entity, str) or type(sequence) is not int or sequence < 1:
             raise JournalError(
                 f"entity must be a text and the sequence a number from 1 on, not {entity!r} and {sequence!r}"
             )
-        return Line(entity, sequence, is_snapshot, _payload(fields))
+        return Line(entity, kind, sequence, _payload(fields, kind))
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
-        raise JournalError(f"not an exported event or snapshot: {error!r}") from error
+        raise JournalError(f"not an exported event, snapshot or value: {error!r}") from error
 
 
-def _payload(fields: dict[str, Any]) -> bytes:
+def _payload(fields: dict[str, Any], kind: Kind) -> bytes | None:
+    if kind == Kind.VALUE and fields.get("deleted") is True:
+        return None
     if "data" in fields:
         return base64.b64decode(fields["data"], validate=True)
     return join_any(fields["type_url"], base64.b64decode(fields["value"], validate=True))
@@ -172,10 +202,22 @@ class _Asked:
 
 
 @dataclass(slots=True)
+class Stored:
+    """An entity's head, with what is in flight."""
+
+    last_sequence: int
+    snapshot_sequence: int
+    keeps_value: bool = False
+    value: bytes | None = None
+
+
+@dataclass(slots=True)
 class _Importer:
-    journal: Journal
+    journal: LmdbJournal
     done: Imported = field(default_factory=Imported)
-    heads: dict[str, Head] = field(default_factory=dict)  # of entities since the last settling, with what is in flight
+    heads: dict[str, Stored] = field(
+        default_factory=dict
+    )  # of entities since the last settling, with what is in flight
     in_flight: int = 0
     bytes_in_flight: int = 0
     failed: JournalError | None = None
@@ -193,8 +235,13 @@ class _Importer:
         head = self.heads.get(line.entity)
         if head is None:
             head = self.heads[line.entity] = self._load(line.entity)
-        if line.is_snapshot:
-            self._take_snapshot(line, head)
+        if head.last_sequence > 0 and head.keeps_value != (line.kind == Kind.VALUE):
+            kept = "a value" if head.keeps_value else "events"
+            raise JournalError(f"{line.entity}: it keeps {kept} here; nothing is written over")
+        if line.payload is None or line.kind == Kind.VALUE:
+            self._take_value(line, head)
+        elif line.kind == Kind.SNAPSHOT:
+            self._take_snapshot(line, head, line.payload)
         elif line.sequence == head.last_sequence + 1:
             self._append(line, line.sequence, [line.payload], None)
             head.last_sequence += 1
@@ -202,19 +249,30 @@ class _Importer:
         else:
             self._compare(line, head)
 
-    def _take_snapshot(self, line: Line, head: Head) -> None:
+    def _take_value(self, line: Line, head: Stored) -> None:
+        if line.sequence > head.last_sequence:
+            self._count(line)
+            self.journal.restore(line.entity, line.sequence, line.payload, self)
+            head.last_sequence, head.value, head.keeps_value = line.sequence, line.payload, True
+            self.done.values += 1
+        elif line.sequence == head.last_sequence and line.payload != head.value:
+            raise JournalError(f"{line.entity}: another value is stored as version {line.sequence}")
+        else:
+            self.done.known += 1  # stored, or superseded by a later version
+
+    def _take_snapshot(self, line: Line, head: Stored, payload: bytes) -> None:
         if line.sequence > head.last_sequence:
             raise JournalError(
                 f"{line.entity}: a snapshot of {line.sequence} is ahead of the last event, {head.last_sequence}"
             )
         if line.sequence == head.last_sequence and line.sequence > head.snapshot_sequence:
-            self._append(line, line.sequence + 1, [], line.payload)
+            self._append(line, line.sequence + 1, [], payload)
             head.snapshot_sequence = line.sequence
             self.done.snapshots += 1
         else:
             self.done.known += 1  # stored, or superseded by events behind it: a snapshot is only a shortcut
 
-    def _compare(self, line: Line, head: Head) -> None:
+    def _compare(self, line: Line, head: Stored) -> None:
         if line.sequence > head.last_sequence:
             raise JournalError(
                 f"{line.entity}: sequence {line.sequence} does not follow the last one, {head.last_sequence}"
@@ -231,15 +289,29 @@ class _Importer:
         events: list[bytes] = asked.get().events
         return events[0] if events else None
 
-    def _load(self, entity: str) -> Head:
+    def _load(self, entity: str) -> Stored:
         asked = _Asked()
         self.journal.load(entity, asked)
         head: Head = asked.get()
-        return Head(head.last_sequence, head.snapshot_sequence, None)
+        if not self._keeps_value(entity, head):
+            return Stored(head.last_sequence, head.snapshot_sequence)
+        self.bytes_in_flight += len(head.snapshot or b"")
+        return Stored(head.last_sequence, head.snapshot_sequence, True, head.snapshot)
+
+    def _keeps_value(self, entity: str, head: Head) -> bool:
+        """A value has no events."""
+        if head.last_sequence == 0 or head.snapshot_sequence != head.last_sequence:
+            return False
+        asked = _Asked()
+        self.journal.read(entity, head.last_sequence, 1, asked)
+        return not asked.get().events
+
+    def _count(self, line: Line) -> None:
+        self.in_flight += 1
+        self.bytes_in_flight += len(line.payload or b"")
 
     def _append(self, line: Line, first: int, events: list[bytes], snapshot: bytes | None) -> None:
-        self.in_flight += 1
-        self.bytes_in_flight += len(line.payload)
+        self._count(line)
         self.journal.append(line.entity, first, events, snapshot, self)
 
     def on_appended(self, error: JournalError | None) -> None:

@@ -456,13 +456,13 @@ class Activation(Handler):
         metrics.command_total_time.observe(now - self.received)
         return client, method
 
-    def _failed(self, reply: Reply, now: float, changes: bool, restart: bool) -> None:
-        """The command failed: nothing of it is kept. If changes came along, or a restart is asked for, what the user
+    def _failed(self, reply: Reply, now: float, changes: str, restart: bool) -> None:
+        """The command failed: nothing of it is kept. If `changes` (what they are called) came along, or a restart is asked for, what the user
         function has in memory is not what is stored, so a new instance follows."""
         client, _ = self._completed(now)
         self.entities.metrics.failed_commands += 1
         if changes:
-            self._report("sent changes together with a failure; they were discarded and the instance restarts")
+            self._report(f"sent {changes} together with a failure; discarded, and the instance restarts")
         if reply.side_effects:
             self._report("sent side effects together with a failure; they were not run")
         client.fail(Status.UNKNOWN, reply.description)

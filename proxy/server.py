@@ -32,6 +32,7 @@ from stateside.proxy.router import Router
 from stateside.proxy.spec import EntityModel, ServiceModel
 from stateside.proxy.timers import Timers
 from stateside.proxy.userfunction import UserFunction
+from stateside.proxy.valueentity import ValueEntities
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
@@ -42,6 +43,7 @@ EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWAR
 # entity type -> what keeps its instances
 ENTITIES: dict[str, type[Entities]] = {
     "cloudstate.eventsourced.EventSourced": EventSourcedEntities,
+    "cloudstate.valueentity.ValueEntity": ValueEntities,
 }
 
 log = logs.get(__name__)

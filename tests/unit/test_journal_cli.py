@@ -72,7 +72,7 @@ def test_stat_counts_what_is_stored(filled):
 
 def test_list_shows_events_and_snapshot_of_each_entity(filled):
     lines = [line.split() for line in call("list", "--path", filled).stdout.splitlines()]
-    assert lines == [["4", "3", "cart|1"], ["1", "-", "cart|2"], ["1", "-", "user|9"]]
+    assert lines == [["events", "4", "3", "cart|1"], ["events", "1", "-", "cart|2"], ["events", "1", "-", "user|9"]]
 
 
 def test_list_can_be_narrowed(filled):
@@ -82,7 +82,7 @@ def test_list_can_be_narrowed(filled):
         "cart|1",
         "cart|2",
     ]
-    assert call("list", "--prefix", "cart|2", "--path", filled).stdout.split() == ["1", "-", "cart|2"]
+    assert call("list", "--prefix", "cart|2", "--path", filled).stdout.split() == ["events", "1", "-", "cart|2"]
     assert len(call("list", "--limit", "2", "--path", filled).stdout.splitlines()) == 2
     assert call("list", "--prefix", "nobody", "--path", filled).stdout == ""
 
@@ -287,7 +287,7 @@ def test_an_export_imported_elsewhere_is_the_same_journal(filled, tmp_path):
     file, copy = tmp_path / "export.jsonl", tmp_path / "copy"
     assert call("export", file, "--path", filled).exit_code == 0
     result = call("import", file, "--path", copy)
-    assert result.stdout == "6 events and 1 snapshots imported, 0 were there already\n"
+    assert result.stdout == "6 events, 1 snapshots and 0 values imported, 0 were there already\n"
     assert contents(copy) == contents(filled)
     assert call("export", "-", "--path", copy).stdout == file.read_text()
 
@@ -296,7 +296,7 @@ def test_importing_twice_is_harmless(filled):
     exported = call("export", "-", "--path", filled).stdout
     before = contents(filled)
     result = call("import", "-", "--path", filled, input=exported)
-    assert result.stdout == "0 events and 0 snapshots imported, 7 were there already\n"
+    assert result.stdout == "0 events, 0 snapshots and 0 values imported, 7 were there already\n"
     assert contents(filled) == before
 
 

@@ -93,7 +93,10 @@ async def test_a_stopping_proxy_is_not_ready_but_alive(tmp_path: Path) -> None:
 
 async def test_sigterm_before_the_user_function_was_found_ends_the_proxy(tmp_path: Path) -> None:
     proxy = await ProxyProcess(free_port(), tmp_path, journal="memory:").start(ready=False)
-    async with asyncio.timeout(15):
-        while "not available" not in proxy.log:
-            await asyncio.sleep(0.02)
-    assert await proxy.terminate() == 0
+    try:
+        async with asyncio.timeout(15):
+            while "not available" not in proxy.log:
+                await asyncio.sleep(0.02)
+        assert await proxy.terminate() == 0
+    finally:
+        await proxy.stop()

@@ -105,3 +105,10 @@ cdef inline Py_ssize_t items_size(object items) noexcept:
 cdef inline uint8_t* put_item(uint8_t* p, uint8_t number, object items, Py_ssize_t i) noexcept:
     cdef PyObject* item = PySequence_Fast_GET_ITEM(items, i)
     return put_field(p, number, PyBytes_AS_STRING(<object>item), PyBytes_GET_SIZE(<object>item))
+
+
+cdef inline uint8_t* put_items(uint8_t* p, uint8_t number, object items) noexcept:
+    cdef Py_ssize_t i
+    for i in range(PySequence_Fast_GET_SIZE(items)):
+        p = put_item(p, number, items, i)
+    return p

@@ -62,6 +62,45 @@ cdef class StreamIn:
     cdef readonly bint streamed
     cdef readonly bytes metadata
 
+cdef class ValueOut:
+    cdef readonly int kind
+    cdef readonly int64_t command_id
+    cdef readonly int action
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bytes metadata
+    cdef readonly bytes forward
+    cdef readonly str description
+    cdef readonly bint restart
+    cdef readonly object side_effects
+    cdef readonly int state_action
+    cdef readonly bytes value
+
+cdef class ActionWriter:
+    cdef bytes head  # service_name and name as fields of ActionCommand
+    cdef bytes type_url  # as field of Any
+
+    cpdef bytes command(self, bytes payload, bytes metadata=*)
+    cpdef bytes opening(self, bytes metadata=*)
+    cpdef bytes message(self, bytes payload)
+    cdef bytes written(self, bytes head, bytes payload, bytes metadata)
+
+cdef class ActionOut:
+    cdef readonly int action
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bytes metadata
+    cdef readonly bytes forward
+    cdef readonly str description
+    cdef readonly object side_effects
+
+cdef class ActionIn:
+    cdef readonly str service_name
+    cdef readonly str name
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bytes metadata
+
 cpdef bytes write_init(str service_name, str entity_id, int64_t snapshot_sequence=*, bytes snapshot=*)
 cpdef bytes frame_events(int64_t first_sequence, object events)
 cpdef StreamOut scan_event_sourced_out(bytes message)
@@ -70,3 +109,10 @@ cpdef bytes write_action_failure(int64_t command_id, str description, bint resta
 cpdef bytes write_stream_failure(int64_t command_id, str description)
 cpdef bytes write_any(str type_url, bytes value)
 cpdef tuple scan_any(bytes data)
+cpdef ValueOut scan_value_out(bytes message)
+cpdef bytes write_value_init(str service_name, str entity_id, bytes value)
+cpdef StreamIn scan_value_in(bytes message)
+cpdef ActionOut scan_action_out(bytes message)
+cpdef ActionIn scan_action_in(bytes message)
+cpdef bytes metadata_of_headers(object headers)
+cpdef list headers_of_metadata(bytes metadata)

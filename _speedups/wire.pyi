@@ -177,7 +177,8 @@ def write_value_init(service_name: str, entity_id: str, value: bytes | None) -> 
     """ValueEntityStreamIn{init}; `state` is always present (spec core 5.1), its value only when there is one."""
 
 def scan_value_in(message: bytes) -> StreamIn:
-    """A ValueEntityStreamIn as a StreamIn: kind IN_INIT (snapshot = the stored value, a serialized Any) or IN_COMMAND."""
+    """A ValueEntityStreamIn as a StreamIn: kind IN_INIT (snapshot = the stored value, a serialized Any) or
+    IN_COMMAND."""
 
 def write_value_reply(
     command_id: int,
@@ -189,8 +190,10 @@ def write_value_reply(
     state_action: int = 0,
     value: bytes | None = None,
 ) -> bytes:
-    """ValueEntityStreamOut{reply{client_action{reply}}}; value: serialized Any, with STATE_UPDATE. Failures are written by
-    `write_action_failure` and `write_stream_failure`: the field numbers are the same."""
+    """ValueEntityStreamOut{reply{client_action{reply}}}; value: serialized Any, with STATE_UPDATE and only then.
+
+    ValueError: another combination, or STATE_INVALID. Failures are written by `write_action_failure` and
+    `write_stream_failure`: the field numbers are the same."""
 
 def write_value_forward(
     command_id: int,
@@ -199,7 +202,8 @@ def write_value_forward(
     side_effects: Sequence[bytes] = (),
     state_action: int = 0,
     value: bytes | None = None,
-) -> bytes: ...
+) -> bytes:
+    """ValueEntityStreamOut{reply{client_action{forward}}}; state_action, value: as of `write_value_reply`."""
 
 # --- actions: cloudstate.action --------------------------------------------------------------------------------------
 
@@ -247,16 +251,24 @@ def write_action_response(
     description: str = "",
     side_effects: Sequence[bytes] = (),
 ) -> bytes:
-    """ActionResponse with the member that `action` names (none for ACTION_NONE)."""
+    """ActionResponse with the member that `action` names (none for ACTION_NONE), from the arguments of that member."""
 
 # --- metadata --------------------------------------------------------------------------------------------------------
 
 def metadata_of_headers(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:
-    """Serialized Metadata of gRPC request headers, in order, duplicates kept (spec core 8.1, D26): without pseudo headers, content-type,
-    content-length, te, grpc-timeout, grpc-encoding, grpc-accept-encoding, grpc-status, grpc-message. Values of names that end in -bin
-    are base64-decoded (padded or not, several separated by commas become several entries) into bytes_value; a value that is no base64 stays a
-    string. Text that is not UTF-8 is read as Latin-1. None when nothing is left."""
+    """Serialized Metadata of gRPC request headers, in order, duplicates kept (spec core 8.1, D26); None when nothing is
+    left.
+
+    Without pseudo headers, content-type, content-length, te, grpc-timeout, grpc-encoding, grpc-accept-encoding,
+    grpc-status, grpc-message. Values of names that end in -bin are base64-decoded (padded or not, several separated by
+    commas become several entries) into bytes_value; a value that is no base64 as a whole stays one string. Text that is
+    not UTF-8 is read as Latin-1.
+    """
 
 def headers_of_metadata(metadata: bytes) -> list[tuple[bytes, bytes]]:
-    """The other way, for response headers (spec core 8.2): lower-case names; bytes_value base64-encoded, the name getting -bin if
-    it lacks it; reserved names (those above, and transfer-encoding, date, server, connection) and names or values that HTTP/2 forbids are left out."""
+    """The other way, for response headers (spec core 8.2).
+
+    Lower-case names; bytes_value base64-encoded without padding, the name getting -bin if it lacks it. Left out:
+    reserved names (those above, and transfer-encoding, date, server, connection), names or values that HTTP/2 forbids,
+    entries without a value.
+    """

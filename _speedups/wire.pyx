@@ -6,26 +6,34 @@ Between the transport and the entity: keys are scanned out of a client's request
 snapshots, metadata and side effects stay the bytes they are. wire.pyi documents what callers use; `protobuf.pxd` has
 the wire format, `serialized.pxd` the way between memory and Python objects.
 
+One compiled module in parts:
+
+    wire_keys.pxi      entity keys
+    wire.pyx           commands, event sourced entities, and what all parts stand on
+    wire_value.pxi     value entities
+    wire_action.pxi    actions
+    wire_metadata.pxi  metadata from and to the headers of a call
+
 Every writer sums up the size first and fills one bytes object. Every scanner fills its result in place, field by field,
 which is also how protobuf merges repeated occurrences of a sub-message; those that stay bytes are merged by joining.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 from stateside._speedups.protobuf cimport (
-    I32, I64, LEN, MAX_FIELD_NUMBER, VARINT, Field, Reader, field_size, int64_size, is_ascii, put_int64, put_length,
-    put_raw, put_text, read_field, text_size, zigzag, zigzag32,
+    I32, I64, LEN, MAX_FIELD_NUMBER, VARINT, Field, Reader, field_size, int64_size, is_ascii, put_field, put_int64,
+    put_length, put_raw, put_text, read_field, text_size, zigzag, zigzag32,
 )
 from stateside._speedups.serialized cimport (
-    PySequence_Fast_GET_ITEM, PySequence_Fast_GET_SIZE, PyUnicode_AsUTF8AndSize, Text, appended, content, decoded,
-    finished, items_size, merged, new_message, optional_size, put_item, put_optional, sequence_of_bytes, start_of,
-    text_field, utf8,
+    PySequence_Fast, PySequence_Fast_GET_ITEM, PySequence_Fast_GET_SIZE, PyUnicode_AsUTF8AndSize, Text, appended,
+    content, decoded, finished, items_size, merged, new_message, optional_size, put_item, put_items, put_optional,
+    sequence_of_bytes, start_of, text_field, utf8,
 )
 
 from stateside._speedups.java_numbers import double_text, float_text
@@ -48,145 +56,7 @@ cdef enum:
     LEN_6 = 6 << 3 | LEN
 
 
-# --- entity keys -----------------------------------------------------------------------------------------------------
-
-cdef enum KeyType:
-    STRING
-    BOOL
-    INT32
-    INT64
-    SINT32
-    SINT64
-    FLOAT
-    DOUBLE
-    ENUM
-
-# protobuf type -> wire type and text form; unsigned types show the signed number of the same bits, as Java does
-cdef dict KEY_TYPES = {
-    "string": (LEN, STRING),
-    "bool": (VARINT, BOOL),
-    "int32": (VARINT, INT32),
-    "uint32": (VARINT, INT32),
-    "int64": (VARINT, INT64),
-    "uint64": (VARINT, INT64),
-    "sint32": (VARINT, SINT32),
-    "sint64": (VARINT, SINT64),
-    "fixed32": (I32, INT32),
-    "sfixed32": (I32, INT32),
-    "fixed64": (I64, INT64),
-    "sfixed64": (I64, INT64),
-    "float": (I32, FLOAT),
-    "double": (I64, DOUBLE),
-    "enum": (VARINT, ENUM),
-}
-
-ENUM_NAME = 1 << 32
-
-
-@cython.final
-cdef class KeyScanner:
-    def __init__(self, fields, enums=None):
-        fields = list(fields)
-        if not 1 <= len(fields) <= MAX_KEYS:
-            raise ValueError(f"an entity key has 1 to {MAX_KEYS} fields, not {len(fields)}")
-        if len({number for number, _ in fields}) < len(fields):
-            raise ValueError(f"a field is twice in the entity key: {fields}")
-        self.count = 0
-        self.enums = []
-        for number, type_name in fields:
-            self.add(number, type_name, (enums or {}).get(number))
-
-    cdef int add(self, number, type_name, enum) except -1:
-        if not 1 <= number <= MAX_FIELD_NUMBER:
-            raise ValueError(f"{number} is not a field number")
-        if type_name not in KEY_TYPES:
-            allowed = ", ".join(KEY_TYPES)
-            raise ValueError(f"field {number}: type {type_name!r} cannot be an entity key; it may be {allowed}")
-        wire_type, type_ = KEY_TYPES[type_name]
-        if type_ == ENUM and enum is None:
-            raise ValueError(f"field {number}: the names of the enum's values are missing")
-        self.keys[self.count].tag = number << 3 | wire_type
-        self.keys[self.count].type = type_
-        self.enums.append(dict(enum) if type_ == ENUM else None)
-        self.count += 1
-        return 0
-
-    cpdef str scan(self, bytes message):
-        cdef KeyValue[MAX_KEYS] values
-        cdef Reader reader
-        cdef Field field
-        cdef int i
-        cdef const uint8_t* p = begin(&reader, message)
-        cdef const uint8_t* end = p + len(message)
-        reader.groups = True
-        for i in range(self.count):
-            values[i].number = 0
-            values[i].data = p
-            values[i].size = 0
-        while p < end:
-            p = next_field(&reader, p, end, &field, b"command message")
-            for i in range(self.count):
-                if self.keys[i].tag == field.tag:
-                    if self.keys[i].type == STRING:
-                        check_utf8(&reader, &field, b"entity key")
-                        values[i].data = field.data
-                        values[i].size = field.size
-                    else:
-                        values[i].number = field.value
-        if self.count == 1:
-            return self.text(0, &values[0])
-        return "-".join([self.text(i, &values[i]) for i in range(self.count)])
-
-    cdef str text(self, int index, KeyValue* value):
-        cdef int type_ = self.keys[index].type
-        if type_ == STRING:
-            return PyUnicode_DecodeUTF8(<const char*>value.data, value.size, NULL)
-        if type_ == INT64:
-            return str(<int64_t>value.number)
-        if type_ == INT32:
-            return str(<int32_t>value.number)
-        if type_ == SINT64:
-            return str(zigzag(value.number))
-        if type_ == SINT32:
-            return str(zigzag32(value.number))
-        if type_ == BOOL:
-            return "true" if value.number else "false"
-        if type_ == DOUBLE:
-            return double_text(double_of_bits(value.number))
-        if type_ == FLOAT:
-            return float_text(float_of_bits(<uint32_t>value.number))
-        return self.enum_text(index, <int32_t>value.number)
-
-    cdef str enum_text(self, int index, int32_t number):
-        cdef dict names = self.enums[index]
-        name = names.get(number)
-        if name is not None:
-            return name
-        return f"UNKNOWN_ENUM_VALUE_{names.get(ENUM_NAME, 'Enum')}_{number}"
-
-
-cdef inline double double_of_bits(uint64_t bits) noexcept nogil:
-    cdef double value
-    memcpy(&value, &bits, 8)
-    return value
-
-
-cdef inline float float_of_bits(uint32_t bits) noexcept nogil:
-    cdef float value
-    memcpy(&value, &bits, 4)
-    return value
-
-
-def check(bytes message not None):
-    """Walk the top level of a message; WireError if malformed."""
-    cdef Reader reader
-    cdef Field field
-    cdef const uint8_t* p = begin(&reader, message)
-    cdef const uint8_t* end = p + len(message)
-    reader.groups = True
-    while p < end:
-        p = next_field(&reader, p, end, &field, b"message")
-
+include "wire_keys.pxi"
 
 # --- proxy to user function ------------------------------------------------------------------------------------------
 
@@ -223,20 +93,27 @@ cdef class CommandWriter:
 
 
 cpdef bytes write_init(str service_name, str entity_id, int64_t snapshot_sequence=0, bytes snapshot=None):
+    return init_message(service_name, entity_id, snapshot is not None, snapshot_sequence, 2, snapshot)
+
+
+cdef bytes init_message(
+    str service_name, str entity_id, bint has_state, int64_t sequence, uint8_t number, bytes state
+):
+    """Stream-in message with the init of either protocol; `number` is that of `state` in the init's third field."""
     cdef Text service = utf8(service_name)
     cdef Text entity = utf8(entity_id)
-    cdef Py_ssize_t snapshot_size = int64_size(snapshot_sequence) + optional_size(snapshot)
+    cdef Py_ssize_t state_size = int64_size(sequence) + optional_size(state)
     cdef Py_ssize_t init_size = text_size(service.size) + text_size(entity.size)
-    if snapshot is not None:
-        init_size += field_size(snapshot_size)
+    if has_state:
+        init_size += field_size(state_size)
     cdef bytes out = new_message(field_size(init_size))
     cdef uint8_t* p = put_length(start_of(out), 1, init_size)
     p = put_text(p, 1, service.data, service.size)
     p = put_text(p, 2, entity.data, entity.size)
-    if snapshot is not None:
-        p = put_length(p, 3, snapshot_size)
-        p = put_int64(p, 1, snapshot_sequence)
-        p = put_optional(p, 2, snapshot)
+    if has_state:
+        p = put_length(p, 3, state_size)
+        p = put_int64(p, 1, sequence)
+        p = put_optional(p, number, state)
     return finished(out, p)
 
 
@@ -310,10 +187,17 @@ cdef class StreamOut:
 
 
 cdef struct Parts:
-    # What becomes a Python object only when the whole message has been read; no data: unset.
+    # What is handed on only when the whole message has been read; no data: unset.
     Field type_url
     Field payload
-    Field text  # description, or name
+    Field text  # description of a failure
+    bint restart
+
+
+ctypedef fused Outcome:
+    StreamOut
+    ValueOut
+    ActionOut
 
 
 cpdef StreamOut scan_event_sourced_out(bytes message):
@@ -331,13 +215,8 @@ cpdef StreamOut scan_event_sourced_out(bytes message):
             scan_reply_out(&reader, &field, out, &parts)
         elif field.tag == LEN_2:
             enter_kind(out, &parts, C_STREAM_FAILURE)
-            out.command_id = scan_failure(&reader, &field, out, &parts, out.command_id)
-    if parts.type_url.data != NULL:
-        out.type_url = interned(&parts.type_url)
-    if parts.payload.data != NULL:
-        out.payload = content(&parts.payload)
-    if parts.text.data != NULL:
-        out.description = decoded(&parts.text)
+            out.command_id = scan_failure(&reader, &field, &parts, out.command_id)
+    hand_on(out, &parts)
     return out
 
 
@@ -360,7 +239,7 @@ cdef int scan_reply_out(Reader* reader, Field* reply, StreamOut out, Parts* part
     return 0
 
 
-cdef int scan_client_action(Reader* reader, Field* action, StreamOut out, Parts* parts) except -1:
+cdef int scan_client_action(Reader* reader, Field* action, Outcome out, Parts* parts) except -1:
     cdef Field field
     cdef const uint8_t* p = action.data
     cdef const uint8_t* end = p + action.size
@@ -374,11 +253,11 @@ cdef int scan_client_action(Reader* reader, Field* action, StreamOut out, Parts*
             out.forward = merged(out.forward, &field)
         elif field.tag == LEN_3:
             enter_action(out, parts, C_FAILURE)
-            scan_failure(reader, &field, out, parts, 0)
+            scan_failure(reader, &field, parts, 0)
     return 0
 
 
-cdef int scan_client_reply(Reader* reader, Field* reply, StreamOut out, Parts* parts) except -1:
+cdef int scan_client_reply(Reader* reader, Field* reply, Outcome out, Parts* parts) except -1:
     cdef Field field
     cdef const uint8_t* p = reply.data
     cdef const uint8_t* end = p + reply.size
@@ -391,7 +270,7 @@ cdef int scan_client_reply(Reader* reader, Field* reply, StreamOut out, Parts* p
     return 0
 
 
-cdef int64_t scan_failure(Reader* reader, Field* failure, StreamOut out, Parts* parts, int64_t command_id) except? -1:
+cdef int64_t scan_failure(Reader* reader, Field* failure, Parts* parts, int64_t command_id) except? -1:
     """The Failure's command id, or `command_id` when it has none."""
     cdef Field field
     cdef const uint8_t* p = failure.data
@@ -404,7 +283,7 @@ cdef int64_t scan_failure(Reader* reader, Field* failure, StreamOut out, Parts* 
             check_utf8(reader, &field, b"Failure.description")
             parts.text = field
         elif field.tag == INT_3:
-            out.restart = field.value != 0
+            parts.restart = field.value != 0
     return command_id
 
 
@@ -421,13 +300,12 @@ cdef inline void enter_kind(StreamOut out, Parts* parts, int kind) noexcept:
     out.kind = kind
 
 
-cdef inline void enter_action(StreamOut out, Parts* parts, int action) noexcept:
+cdef inline void enter_action(Outcome out, Parts* parts, int action) noexcept:
     if out.action == action and action != C_NONE:
         return
     forget(parts)
     out.metadata = None
     out.forward = None
-    out.restart = False
     out.action = action
 
 
@@ -435,6 +313,19 @@ cdef inline void forget(Parts* parts) noexcept nogil:
     parts.type_url.data = NULL
     parts.payload.data = NULL
     parts.text.data = NULL
+    parts.restart = False
+
+
+cdef inline int hand_on(Outcome out, Parts* parts) except -1:
+    if parts.type_url.data != NULL:
+        out.type_url = interned(&parts.type_url)
+    if parts.payload.data != NULL:
+        out.payload = content(&parts.payload)
+    if parts.text.data != NULL:
+        out.description = decoded(&parts.text)
+    if Outcome is not ActionOut:
+        out.restart = parts.restart
+    return 0
 
 
 # --- proxy to user function, scanned ---------------------------------------------------------------------------------
@@ -484,7 +375,7 @@ cpdef StreamIn scan_event_sourced_in(bytes message):
             scan_event(&reader, &field, found)
         elif field.tag == LEN_1:
             enter_in(found, C_INIT)
-            scan_init(&reader, &field, found)
+            scan_init(&reader, &field, found, b"EventSourcedInit", scan_snapshot)
     return found
 
 
@@ -495,20 +386,26 @@ cdef inline void enter_in(StreamIn found, int kind) noexcept:
     found.kind = kind
 
 
-cdef int scan_init(Reader* reader, Field* init, StreamIn found) except -1:
+ctypedef int (*StateScanner)(Reader*, Field*, StreamIn) except -1
+
+
+cdef int scan_init(
+    Reader* reader, Field* init, StreamIn found, const char* message, StateScanner scan_state
+) except -1:
+    """Init of either protocol; its third field is what `scan_state` reads."""
     cdef Field field
     cdef const uint8_t* p = init.data
     cdef const uint8_t* end = p + init.size
     while p < end:
-        p = next_field(reader, p, end, &field, b"EventSourcedInit")
+        p = next_field(reader, p, end, &field, message)
         if field.tag == LEN_1:
-            check_utf8(reader, &field, b"EventSourcedInit.service_name")
+            check_utf8(reader, &field, b"init.service_name")
             found.service_name = interned(&field)
         elif field.tag == LEN_2:
-            check_utf8(reader, &field, b"EventSourcedInit.entity_id")
+            check_utf8(reader, &field, b"init.entity_id")
             found.entity_id = decoded(&field)
         elif field.tag == LEN_3:
-            scan_snapshot(reader, &field, found)
+            scan_state(reader, &field, found)
     return 0
 
 
@@ -561,7 +458,12 @@ cdef int scan_command(Reader* reader, Field* command, StreamIn found) except -1:
     return 0
 
 
-cdef int scan_command_payload(Reader* reader, Field* payload, StreamIn found) except -1:
+ctypedef fused Incoming:
+    StreamIn
+    ActionIn
+
+
+cdef int scan_command_payload(Reader* reader, Field* payload, Incoming found) except -1:
     cdef Field type_url
     cdef Field value
     type_url.data = NULL
@@ -579,7 +481,7 @@ cdef int scan_command_payload(Reader* reader, Field* payload, StreamIn found) ex
 # --- user function to proxy, written ---------------------------------------------------------------------------------
 
 cdef struct Shape:
-    # Sizes from the inside out of EventSourcedStreamOut{reply{client_action{<member>}}}.
+    # Sizes from the inside out of a stream-out message {reply{client_action{<member>}}}.
     Py_ssize_t member
     Py_ssize_t action
     Py_ssize_t reply
@@ -597,16 +499,12 @@ def write_reply(
 ):
     cdef Text url = utf8(type_url)
     cdef Shape shape
-    cdef Py_ssize_t any_size = text_size(url.size) + text_size(len(payload))
-    shape.member = field_size(any_size) + optional_size(metadata)
+    shape.member = reply_size(&url, payload, metadata)
     events = sequence_of_bytes(events, b"events must be a sequence of bytes")
     side_effects = sequence_of_bytes(side_effects, b"side_effects must be a sequence of bytes")
-    cdef bytes out = new_reply(&shape, command_id, events, snapshot, side_effects)
+    cdef bytes out = new_reply(&shape, command_id, reply_tail_size(events, snapshot, side_effects))
     cdef uint8_t* p = put_reply_head(start_of(out), &shape, command_id, C_REPLY)
-    p = put_length(p, 1, any_size)
-    p = put_text(p, 1, url.data, url.size)
-    p = put_text(p, 2, start_of(payload), len(payload))
-    p = put_optional(p, 2, metadata)
+    p = put_reply(p, &url, payload, metadata)
     return finished(out, put_reply_tail(p, events, snapshot, side_effects))
 
 
@@ -617,7 +515,7 @@ def write_forward(
     shape.member = len(forward)
     events = sequence_of_bytes(events, b"events must be a sequence of bytes")
     side_effects = sequence_of_bytes(side_effects, b"side_effects must be a sequence of bytes")
-    cdef bytes out = new_reply(&shape, command_id, events, snapshot, side_effects)
+    cdef bytes out = new_reply(&shape, command_id, reply_tail_size(events, snapshot, side_effects))
     cdef uint8_t* p = put_reply_head(start_of(out), &shape, command_id, C_FORWARD)
     p = put_raw(p, start_of(forward), len(forward))
     return finished(out, put_reply_tail(p, events, snapshot, side_effects))
@@ -627,7 +525,7 @@ cpdef bytes write_action_failure(int64_t command_id, str description, bint resta
     cdef Text text = utf8(description)
     cdef Shape shape
     shape.member = int64_size(command_id) + text_size(text.size) + int64_size(restart)
-    cdef bytes out = new_reply(&shape, command_id, (), None, ())
+    cdef bytes out = new_reply(&shape, command_id, 0)
     cdef uint8_t* p = put_reply_head(start_of(out), &shape, command_id, C_FAILURE)
     p = put_int64(p, 1, command_id)
     p = put_text(p, 2, text.data, text.size)
@@ -645,13 +543,10 @@ cpdef bytes write_stream_failure(int64_t command_id, str description):
     return finished(out, p)
 
 
-cdef bytes new_reply(Shape* shape, int64_t command_id, object events, bytes snapshot, object side_effects):
-    """Room for the whole message, once the size of the client action's member is known."""
+cdef inline bytes new_reply(Shape* shape, int64_t command_id, Py_ssize_t tail):
+    """Room for the whole message: the client action's member and `tail` bytes behind the client action."""
     shape.action = field_size(shape.member)
-    shape.reply = (
-        int64_size(command_id) + field_size(shape.action)
-        + items_size(side_effects) + items_size(events) + optional_size(snapshot)
-    )
+    shape.reply = int64_size(command_id) + field_size(shape.action) + tail
     return new_message(field_size(shape.reply))
 
 
@@ -663,14 +558,38 @@ cdef inline uint8_t* put_reply_head(uint8_t* p, Shape* shape, int64_t command_id
     return put_length(p, member, shape.member)
 
 
+cdef inline Py_ssize_t any_size(Text* type_url, bytes value) noexcept:
+    return text_size(type_url.size) + text_size(PyBytes_GET_SIZE(value))
+
+
+cdef inline Py_ssize_t reply_size(Text* type_url, bytes payload, bytes metadata) noexcept:
+    return field_size(any_size(type_url, payload)) + optional_size(metadata)
+
+
+cdef inline uint8_t* put_reply(uint8_t* p, Text* type_url, bytes payload, bytes metadata) noexcept:
+    p = put_length(p, 1, any_size(type_url, payload))
+    p = put_any(p, type_url, payload)
+    return put_optional(p, 2, metadata)
+
+
+cdef inline uint8_t* put_any(uint8_t* p, Text* type_url, bytes value) noexcept:
+    p = put_text(p, 1, type_url.data, type_url.size)
+    return put_text(p, 2, start_of(value), PyBytes_GET_SIZE(value))
+
+
+cdef inline Py_ssize_t reply_tail_size(object events, bytes snapshot, object side_effects) noexcept:
+    return items_size(side_effects) + items_size(events) + optional_size(snapshot)
+
+
 cdef uint8_t* put_reply_tail(uint8_t* p, object events, bytes snapshot, object side_effects) noexcept:
-    cdef Py_ssize_t i
-    for i in range(PySequence_Fast_GET_SIZE(side_effects)):
-        p = put_item(p, 3, side_effects, i)
-    for i in range(PySequence_Fast_GET_SIZE(events)):
-        p = put_item(p, 4, events, i)
+    p = put_items(p, 3, side_effects)
+    p = put_items(p, 4, events)
     return put_optional(p, 5, snapshot)
 
+
+include "wire_value.pxi"
+include "wire_action.pxi"
+include "wire_metadata.pxi"
 
 # --- google.protobuf.Any ---------------------------------------------------------------------------------------------
 
@@ -678,9 +597,8 @@ cpdef bytes write_any(str type_url, bytes value):
     cdef Text url = utf8(type_url)
     if value is None:
         raise TypeError("the value of an Any must be bytes, not None")
-    cdef bytes out = new_message(text_size(url.size) + text_size(len(value)))
-    cdef uint8_t* p = put_text(start_of(out), 1, url.data, url.size)
-    return finished(out, put_text(p, 2, start_of(value), len(value)))
+    cdef bytes out = new_message(any_size(&url, value))
+    return finished(out, put_any(start_of(out), &url, value))
 
 
 cpdef tuple scan_any(bytes data):

@@ -1,15 +1,23 @@
 # The loop's half of the journal's store. See log.pyx.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from stateside._speedups.lmdb cimport MDB_txn
-from stateside._speedups.logreader cimport LogReader, Name
+from stateside._speedups.logreader cimport HeadMark, LogReader, Name
 from stateside._speedups.logwriter cimport Batch, Item, Outcome, Writer
+
+# One append or put as it was asked for.
+cdef struct Append:
+    Name name
+    uint64_t first_sequence
+    uint64_t epoch
+    size_t size
+    uint8_t flags
+    bint gap_allowed  # a restored value may leave out versions
 
 # What an append of an entity is checked against. Appends in flight count.
 cdef class Mark:
-    cdef uint64_t last_sequence
-    cdef uint64_t epoch
+    cdef HeadMark head
 
 cdef class Log:
     cdef Writer writer
@@ -29,7 +37,7 @@ cdef class Log:
     cdef uint64_t next_offset, stored_offset
     cdef readonly bint opened
     cdef readonly int state
-    cdef readonly uint64_t appends, events, batch_size_last, batch_size_max
+    cdef readonly uint64_t appends, events, values, batch_size_last, batch_size_max
     cdef readonly str identity
 
     cdef int check(self, int code) except -1
@@ -40,10 +48,12 @@ cdef class Log:
     cdef int put_meta(self, MDB_txn* txn, bytes name, bytes value) except -1
 
     cdef Name name_of(self, str entity) except *
-    cdef object refusal(self, str entity, Name name, uint64_t first_sequence, uint64_t epoch, size_t size)
+    cdef int take(self, str entity, Append* asked, list events, bytes snapshot, object waiter) except -1
+    cdef object refusal(self, str entity, Append* asked)
+    cdef object sequence_error(self, str entity, Append* asked, HeadMark* head)
     cdef object state_error(self, str entity)
     cdef int refuse(self, object waiter, object error) except -1
-    cdef int gather(self, Name name, uint64_t first_sequence, uint64_t epoch, list events, bytes snapshot, size_t size) except -1
+    cdef int gather(self, Append* asked, list events, bytes snapshot) except -1
     cdef int kick(self) except -1
     cdef int hand_over(self) except -1
     cdef int complete(self, Outcome* outcome) except -1

@@ -1,7 +1,7 @@
-"""The LMDB store's engine: a global log of records, one per append, group-committed by a thread that never takes the GIL.
+"""The LMDB store's engine: a log of records, one per append, group-committed by a thread that never takes the GIL.
 
-It knows no contract: errors are made by `explain(kind, entity, a, b)` and handed to waiters or raised; see `ErrorKind` for
-what `a` and `b` are. All methods are called on the event loop's thread.
+It knows no contract: errors are made by `explain(kind, entity, a, b)` and handed to waiters or raised; see `ErrorKind`
+for what `a` and `b` are. All methods are called on the event loop's thread.
 """
 
 import asyncio
@@ -34,12 +34,17 @@ class ErrorKind:
     """Unknown format [found, known]."""
     STORE: int
     """LMDB refused [code, 0]."""
+    HAS_VALUE: int
+    """The entity keeps a value, events cannot be appended [sequence asked for, version]."""
+    HAS_EVENTS: int
+    """The entity keeps events, a value cannot be put [version asked for, last sequence]."""
 
 Explain = Callable[[int, str | None, int, int], Exception]
 
 class Log:
     appends: int
     events: int
+    values: int
     batches_total: int
     batch_size_last: int
     batch_size_max: int
@@ -73,12 +78,16 @@ class Log:
     def open(self, loop: asyncio.AbstractEventLoop) -> None: ...
     async def close(self) -> None: ...
     def load(self, entity: str) -> tuple[int, int, bytes | None]:
-        """Last sequence, snapshot sequence, snapshot."""
+        """Last sequence, snapshot sequence, snapshot; of a value: version, version, value or None when it is deleted."""
     def read(self, entity: str, from_sequence: int, max_bytes: int) -> tuple[list[bytes], bool]:
         """Events, and whether there are more."""
     def append(
         self, entity: str, first_sequence: int, events: Sequence[bytes], snapshot: bytes | None, waiter: Any, epoch: int
     ) -> None: ...
+    def put(
+        self, entity: str, version: int, value: bytes | None, waiter: Any, epoch: int, gap_allowed: bool = False
+    ) -> None:
+        """Store a value in place of the one before. `gap_allowed`: any higher version will do, not just the next."""
     def fail_next_flush(self, code: int) -> None:
         """For tests: the next commit or background sync fails with this errno."""
 

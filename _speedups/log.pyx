@@ -1,7 +1,8 @@
 """The loop's half of the journal's store: checks, gathering and answers. logwriter.pyx writes, logreader.pyx reads.
 
-Way of an append: checks against what is stored or in flight -> bytes of the record in the gathering batch -> at the end of
-the loop turn, or when the running flush is done, the batch goes to the writer -> eventfd -> all its waiters in one loop turn.
+Way of an append: checks against what is stored or in flight -> bytes of the record in the gathering batch -> at the end
+of the loop turn, or when the running flush is done, the batch goes to the writer -> eventfd -> all its waiters in one
+loop turn.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ from stateside._speedups.logreader cimport (
     ENTITY,
     FLUSH_FAILED,
     FORMAT,
+    HAS_EVENTS,
+    HAS_VALUE,
     NO_SPACE,
     QUEUE,
     STALE,
@@ -69,7 +72,9 @@ from stateside._speedups.logwriter cimport (
     writer_submit,
 )
 from stateside._speedups.record cimport (
+    FLAG_DELETED,
     FLAG_SNAPSHOT,
+    FLAG_VALUE,
     FORMAT_VERSION,
     MAX_ENTITY_SIZE,
     RECORD_VERSION,
@@ -77,6 +82,7 @@ from stateside._speedups.record cimport (
     RecordHeader,
     SnapshotHeader,
     get_big_endian,
+    is_value,
 )
 
 cdef enum:
@@ -96,6 +102,8 @@ class ErrorKind:
     CLOSED = 10
     FORMAT = 11
     STORE = 12
+    HAS_VALUE = 13
+    HAS_EVENTS = 14
 
 
 def error_text(int code):
@@ -152,6 +160,8 @@ cdef class Log:
     # Opening and closing.
 
     def open(self, loop):
+        if self.closing:
+            raise self.explain(CLOSED, None, 0, 0)
         self.loop = loop
         try:
             self.open_environment()
@@ -166,7 +176,7 @@ cdef class Log:
         self.opened = True
 
     async def close(self):
-        if not self.opened:
+        if not self.opened or self.closing:
             return
         self.closing = True
         if self.flying != NULL or self.gathering.count:
@@ -296,45 +306,68 @@ cdef class Log:
 
     def append(self, str entity not None, uint64_t first_sequence, events, bytes snapshot, waiter, uint64_t epoch):
         cdef list parts = <list>events if type(events) is list else list(events)
-        cdef Name name
-        cdef size_t size = 0
-        cdef Mark mark
+        cdef Append asked
         if first_sequence == 0 or (not parts and (snapshot is None or first_sequence == 1)):
             raise ValueError("nothing to append: no events, and no stored event that a snapshot could cover")
+        memset(&asked, 0, sizeof(Append))
+        asked.first_sequence, asked.epoch = first_sequence, epoch
+        asked.flags = FLAG_SNAPSHOT if snapshot is not None else 0
+        self.take(entity, &asked, parts, snapshot, waiter)
+
+    def put(self, str entity not None, uint64_t version, bytes value, waiter, uint64_t epoch, bint gap_allowed=False):
+        cdef Append asked
+        if version == 0:
+            raise ValueError("version is 0, versions begin at 1")
+        memset(&asked, 0, sizeof(Append))
+        asked.first_sequence, asked.epoch, asked.gap_allowed = version, epoch, gap_allowed
+        asked.flags = FLAG_VALUE if value is not None else FLAG_VALUE | FLAG_DELETED
+        self.take(entity, &asked, [b"" if value is None else value], None, waiter)
+
+    cdef int take(self, str entity, Append* asked, list events, bytes snapshot, object waiter) except -1:
+        cdef Mark mark
         try:
-            name = self.name_of(entity)
-            size = measure(name, parts, snapshot)
-            error = self.refusal(entity, name, first_sequence, epoch, size)
+            asked.name = self.name_of(entity)
+            asked.size = measure(asked.name, events, snapshot)
+            error = self.refusal(entity, asked)
         except self.error_type as refused:
             error = refused
         if error is not None:
-            self.refuse(waiter, error)
-            return
-        self.gather(name, first_sequence, epoch, parts, snapshot, size)
+            return self.refuse(waiter, error)
+        self.gather(asked, events, snapshot)
         self.gathering_waiters.append(waiter)
         self.gathering_entities.append(entity)
         mark = <Mark>self.young_marks[entity]
-        mark.last_sequence += <uint64_t>len(parts)
-        mark.epoch = epoch
+        mark.head.last_sequence = asked.first_sequence + <uint64_t>len(events) - 1
+        mark.head.epoch = asked.epoch
+        mark.head.keeps_value = asked.flags & FLAG_VALUE != 0
         if self.flying == NULL:
             self.kick()
+        return 0
 
-    cdef object refusal(self, str entity, Name name, uint64_t first_sequence, uint64_t epoch, size_t size):
+    cdef object refusal(self, str entity, Append* asked):
         # Why the append cannot be taken, or None. Its mark is in `young_marks` then.
         cdef Batch* batch = self.gathering
         cdef Mark mark
         if self.state != WRITABLE or self.closing:
             return self.state_error(entity)
-        if size > self.record_bytes:
-            return self.explain(TOO_LARGE, entity, size, self.record_bytes)
-        if batch.count > 0 and (batch.used + size > self.queue_bytes or batch.count >= self.queue_appends):
+        if asked.size > self.record_bytes:
+            return self.explain(TOO_LARGE, entity, asked.size, self.record_bytes)
+        if batch.count > 0 and (batch.used + asked.size > self.queue_bytes or batch.count >= self.queue_appends):
             return self.explain(QUEUE, entity, batch.used, batch.count)
-        mark = self.mark(entity, name)
-        if epoch < mark.epoch:
-            return self.explain(STALE, entity, epoch, mark.epoch)
-        if first_sequence != mark.last_sequence + 1:
-            return self.explain(TAKEN, entity, first_sequence, mark.last_sequence)
-        return None
+        mark = self.mark(entity, asked.name)
+        if asked.epoch < mark.head.epoch:
+            return self.explain(STALE, entity, asked.epoch, mark.head.epoch)
+        return self.sequence_error(entity, asked, &mark.head)
+
+    cdef object sequence_error(self, str entity, Append* asked, HeadMark* head):
+        cdef bint value = asked.flags & FLAG_VALUE != 0
+        if head.last_sequence > 0 and value != head.keeps_value:
+            return self.explain(HAS_EVENTS if value else HAS_VALUE, entity, asked.first_sequence, head.last_sequence)
+        if asked.first_sequence == head.last_sequence + 1:
+            return None
+        if asked.gap_allowed and asked.first_sequence > head.last_sequence:
+            return None
+        return self.explain(TAKEN, entity, asked.first_sequence, head.last_sequence)
 
     cdef object state_error(self, str entity):
         if self.closing:
@@ -362,25 +395,23 @@ cdef class Log:
         except Exception as exception:
             self.loop.call_exception_handler({"message": "a journal's waiter failed", "exception": exception})
 
-    cdef int gather(
-        self, Name name, uint64_t first_sequence, uint64_t epoch, list events, bytes snapshot, size_t size
-    ) except -1:
+    cdef int gather(self, Append* asked, list events, bytes snapshot) except -1:
         cdef Batch* batch = self.gathering
         cdef Item* item
-        if batch_reserve(batch, size) != 0:
+        if batch_reserve(batch, asked.size) != 0:
             raise MemoryError
         item = &batch.items[batch.count]
         memset(item, 0, sizeof(Item))
-        item.entity_size = <uint16_t>name.size
+        item.entity_size = <uint16_t>asked.name.size
         if events:
             item.offset = self.next_offset
             self.next_offset += 1
-            put_record(batch, item, name, first_sequence, epoch, events, snapshot is not None)
+            put_record(batch, item, asked, events)
         else:
             item.entity_start = batch.used
-            put_bytes(batch, name.data, name.size)
+            put_bytes(batch, asked.name.data, asked.name.size)
         if snapshot is not None:
-            put_snapshot(batch, item, first_sequence + <uint64_t>len(events) - 1, epoch, snapshot)
+            put_snapshot(batch, item, asked.first_sequence + <uint64_t>len(events) - 1, asked.epoch, snapshot)
         batch.count += 1
         return 0
 
@@ -448,15 +479,18 @@ cdef class Log:
     cdef int note_stored(self, Outcome* outcome) except -1:
         cdef Batch* batch = self.flying
         cdef Item* item
-        cdef RecordHeader* header
+        cdef const char* record
         cdef uint32_t i
         for i in range(batch.count):
             item = &batch.items[i]
             if item.record_size == 0:
                 continue
-            header = <RecordHeader*>(batch.data + item.record_start)
-            self.reader.note(self.flying_entities[i], header.first_sequence, item.offset)
-            self.events += header.event_count
+            record = batch.data + item.record_start
+            self.reader.note(self.flying_entities[i], record, item.offset)
+            if is_value(record):
+                self.values += 1
+            else:
+                self.events += (<const RecordHeader*>record).event_count
             self.stored_offset = item.offset + 1
         self.appends += batch.count
         if outcome.indexed:
@@ -507,7 +541,7 @@ cdef class Log:
         found = <Mark>self.old_marks.get(entity)
         if found is None:
             found = Mark()
-            self.reader.find_head(entity, name, &found.last_sequence, &found.epoch)
+            self.reader.find_head(entity, name, &found.head)
         if <uint32_t>len(self.young_marks) >= self.mark_limit:
             self.rotate_marks()
         self.young_marks[entity] = found
@@ -566,23 +600,21 @@ cdef void put_bytes(Batch* batch, const char* data, size_t size) noexcept:
     batch.used += size
 
 
-cdef void put_record(
-    Batch* batch, Item* item, Name name, uint64_t first_sequence, uint64_t epoch, list events, bint snapshot
-) noexcept:
+cdef void put_record(Batch* batch, Item* item, Append* asked, list events) noexcept:
     # Everything but the checksums: the writer's thread computes them.
     cdef RecordHeader header
     cdef Length length
     memset(&header, 0, sizeof(header))
     header.version = RECORD_VERSION
-    header.flags = FLAG_SNAPSHOT if snapshot else 0
-    header.entity_size = <uint16_t>name.size
+    header.flags = asked.flags
+    header.entity_size = <uint16_t>asked.name.size
     header.event_count = <uint32_t>len(events)
-    header.first_sequence = first_sequence
-    header.epoch = epoch
+    header.first_sequence = asked.first_sequence
+    header.epoch = asked.epoch
     item.record_start = batch.used
     put_bytes(batch, <const char*>&header, sizeof(header))
     item.entity_start = batch.used
-    put_bytes(batch, name.data, name.size)
+    put_bytes(batch, asked.name.data, asked.name.size)
     for event in events:
         length.size = <uint32_t>PyBytes_GET_SIZE(event)
         put_bytes(batch, <const char*>&length, sizeof(length))

@@ -19,23 +19,32 @@ cdef enum Kind:
     CLOSED = 10
     FORMAT = 11
     STORE = 12
+    HAS_VALUE = 13
+    HAS_EVENTS = 14
 
 # An entity id in UTF-8; the text itself is kept alive by the caller.
 cdef struct Name:
     const char* data
     size_t size
 
-# Where a record begins: its first sequence and its offset in the log.
+# Where a record begins: its first sequence (a value's version) and its offset in the log.
 cdef struct Place:
     uint64_t sequence
     uint64_t offset
 
-# The places of one entity's records that the index may not have yet, ascending.
+# What an append is checked against.
+cdef struct HeadMark:
+    uint64_t last_sequence
+    uint64_t epoch
+    bint keeps_value  # versions of a value instead of events
+
+# The places of one entity's records that the index may not have yet, ascending. Of a value: the last one only.
 cdef class Tail:
     cdef Place* places
     cdef uint32_t count
     cdef uint32_t capacity
     cdef int add(self, uint64_t sequence, uint64_t offset) except -1
+    cdef int put(self, uint64_t version, uint64_t offset) except -1
     cdef bint floor(self, uint64_t sequence, Place* found) noexcept
 
 cdef class LogReader:
@@ -50,15 +59,16 @@ cdef class LogReader:
     cdef void close(self) noexcept
     cdef uint64_t scan_tail(self, uint64_t indexed) except? 0
     cdef int scan_record(self, uint64_t offset, MDB_val* value) except -1
-    cdef int note(self, str entity, uint64_t sequence, uint64_t offset) except -1
+    cdef int note(self, str entity, const char* record, uint64_t offset) except -1
     cdef tuple load(self, str entity, Name name)
     cdef tuple read(self, str entity, Name name, uint64_t sequence, size_t max_bytes)
-    cdef int find_head(self, str entity, Name name, uint64_t* last_sequence, uint64_t* epoch) except -1
+    cdef int find_head(self, str entity, Name name, HeadMark* head) except -1
 
     cdef int begin(self) except -1
     cdef int renew(self) noexcept
     cdef void end(self) noexcept
-    cdef int last_sequence(self, str entity, Name name, uint64_t* last_sequence, uint64_t* epoch) except -1
+    cdef const char* last_record(self, str entity, Name name, Place* place) except? NULL
+    cdef tuple load_value(self, str entity, Name name, Place* place)
     cdef bint collect(self, str entity, Name name, uint64_t sequence, size_t max_bytes, list events) except -1
     cdef bint first_place(self, str entity, Name name, uint64_t sequence, Place* place, bint* indexed) except -1
     cdef bint next_place(self, str entity, Name name, uint64_t expected, Place* place, bint* indexed) except -1

@@ -1,8 +1,8 @@
 """What is stored, as the loop's thread reads it: heads, snapshots and pages of events, each record checked before use.
 
-A read looks in the index and, for what the index does not have yet, in the tails kept here: one small sorted array per entity
-that was appended to lately. The index always holds a prefix of an entity's records, so a read walks the index and then the
-tail. An LMDB snapshot is held only for the length of one call, so that readers never keep old pages alive.
+A read looks in the index and, for what the index does not have yet, in the tails kept here: one small sorted array per
+entity that was appended to lately. The index always holds a prefix of an entity's records, so a read walks the index
+and then the tail. An LMDB snapshot is held only for the length of one call, so that readers never keep old pages alive.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -37,12 +37,16 @@ from stateside._speedups.logwriter cimport (
     pthread_mutex_unlock,
 )
 from stateside._speedups.record cimport (
+    EVENTS_ENTRY_SIZE,
+    FLAG_DELETED,
     KEY_SIZE,
+    VALUE_ENTRY_SIZE,
     Length,
     RecordHeader,
     SnapshotHeader,
     get_big_endian,
     header_fits,
+    is_value,
     put_big_endian,
     put_key,
     record_entity,
@@ -73,6 +77,10 @@ cdef class Tail:
         self.places[self.count].offset = offset
         self.count += 1
         return 0
+
+    cdef int put(self, uint64_t version, uint64_t offset) except -1:
+        self.count = 0
+        return self.add(version, offset)
 
     cdef bint floor(self, uint64_t sequence, Place* found) noexcept:
         # The last place that begins at or before `sequence`.
@@ -154,26 +162,30 @@ cdef class LogReader:
             raise self.explain(ORPHAN, None, offset, 0)
         if arena_reserve(&self.writer.young, KEY_SIZE, 1) != 0:
             raise MemoryError
-        arena_add(&self.writer.young, record_entity(record), header.entity_size, header.first_sequence, offset)
-        entity = record_entity(record)[:header.entity_size].decode()
-        return self.note(entity, header.first_sequence, offset)
+        arena_add(&self.writer.young, record, offset)
+        return self.note(record_entity(record)[:header.entity_size].decode(), record, offset)
 
-    cdef int note(self, str entity, uint64_t sequence, uint64_t offset) except -1:
+    cdef int note(self, str entity, const char* record, uint64_t offset) except -1:
+        cdef uint64_t sequence = (<const RecordHeader*>record).first_sequence
         cdef Tail tail = <Tail>self.young_tails.get(entity)
         if tail is None:
             tail = self.young_tails[entity] = Tail()
-        return tail.add(sequence, offset)
+        return tail.put(sequence, offset) if is_value(record) else tail.add(sequence, offset)
 
     # Answers.
 
     cdef tuple load(self, str entity, Name name):
+        cdef Place place
         cdef uint64_t last
-        cdef uint64_t epoch
+        cdef const char* record
         cdef MDB_val value
         cdef const SnapshotHeader* snapshot
         self.begin()
         try:
-            self.last_sequence(entity, name, &last, &epoch)
+            record = self.last_record(entity, name, &place)
+            if record != NULL and is_value(record):
+                return self.load_value(entity, name, &place)
+            last = last_sequence_of(record)
             if not self.snapshot_of(entity, name, &value):
                 return last, 0, None
             snapshot = <const SnapshotHeader*>value.mv_data
@@ -184,14 +196,26 @@ cdef class LogReader:
         finally:
             self.end()
 
-    cdef int find_head(self, str entity, Name name, uint64_t* last_sequence, uint64_t* epoch) except -1:
+    cdef tuple load_value(self, str entity, Name name, Place* place):
+        cdef const char* record = self.record_at(entity, name, place, True)
+        cdef uint64_t version = (<const RecordHeader*>record).first_sequence
+        if (<const RecordHeader*>record).flags & FLAG_DELETED:
+            return version, version, None
+        return version, version, PyBytes_FromStringAndSize(record_events(record), record_lengths(record)[0].size)
+
+    cdef int find_head(self, str entity, Name name, HeadMark* head) except -1:
         # What the next append of the entity is checked against.
+        cdef Place place
+        cdef const char* record
         cdef MDB_val value
         self.begin()
         try:
-            self.last_sequence(entity, name, last_sequence, epoch)
-            if self.snapshot_of(entity, name, &value):
-                epoch[0] = max(epoch[0], (<const SnapshotHeader*>value.mv_data).epoch)
+            record = self.last_record(entity, name, &place)
+            head.last_sequence = last_sequence_of(record)
+            head.epoch = (<const RecordHeader*>record).epoch if record != NULL else 0
+            head.keeps_value = record != NULL and is_value(record)
+            if not head.keeps_value and self.snapshot_of(entity, name, &value):
+                head.epoch = max(head.epoch, (<const SnapshotHeader*>value.mv_data).epoch)
         finally:
             self.end()
         return 0
@@ -206,7 +230,7 @@ cdef class LogReader:
         return events, more
 
     cdef bint collect(self, str entity, Name name, uint64_t sequence, size_t max_bytes, list events) except -1:
-        # Fill one page. True: it ended before the last event.
+        # Fill one page. True: it ended before the last event. A value is no event.
         cdef Place place
         cdef bint indexed
         cdef size_t size = 0
@@ -215,6 +239,8 @@ cdef class LogReader:
         cdef bint found = self.first_place(entity, name, sequence, &place, &indexed)
         while found:
             record = self.record_at(entity, name, &place, True)
+            if is_value(record):
+                return False
             if take_events(record, sequence, max_bytes, &size, events):
                 return True
             header = <const RecordHeader*>record
@@ -251,26 +277,23 @@ cdef class LogReader:
 
     # Places: where an entity's records are.
 
-    cdef int last_sequence(self, str entity, Name name, uint64_t* last_sequence, uint64_t* epoch) except -1:
-        cdef Place place
-        cdef const RecordHeader* header
-        last_sequence[0] = epoch[0] = 0
-        if not self.tail_floor(entity, LAST_SEQUENCE, &place) and not self.index_floor(name, LAST_SEQUENCE, &place):
-            return 0
-        header = <const RecordHeader*>self.record_at(entity, name, &place, False)
-        last_sequence[0] = header.first_sequence + header.event_count - 1
-        epoch[0] = header.epoch
-        return 0
+    cdef const char* last_record(self, str entity, Name name, Place* place) except? NULL:
+        # NULL: there is none. Only its header is checked.
+        if not self.tail_floor(entity, LAST_SEQUENCE, place) and not self.index_floor(name, LAST_SEQUENCE, place):
+            return NULL
+        return self.record_at(entity, name, place, False)
 
     cdef bint first_place(self, str entity, Name name, uint64_t sequence, Place* place, bint* indexed) except -1:
         # The record that holds `sequence`, or the last one before it.
+        cdef const char* last
         indexed[0] = False
         if self.tail_floor(entity, sequence, place):
             return True
         indexed[0] = True
         if self.index_floor(name, sequence, place):
             return True
-        if self.tail_floor(entity, LAST_SEQUENCE, place) or self.index_floor(name, LAST_SEQUENCE, place):
+        last = self.last_record(entity, name, place)
+        if last != NULL and not is_value(last):
             raise self.explain(CORRUPT, entity, sequence, 0)
         return False
 
@@ -350,13 +373,19 @@ cdef class LogReader:
 cdef bint read_entry(Name name, MDB_val* key, MDB_val* value, Place* place) noexcept:
     # An index entry's place, if it is one of this entity.
     cdef const char* packed = <const char*>key.mv_data
-    if key.mv_size != name.size + 9 or value.mv_size != 8 or memcmp(packed, name.data, name.size) != 0:
+    cdef const char* entry = <const char*>value.mv_data
+    if key.mv_size != name.size + 9 or memcmp(packed, name.data, name.size) != 0 or packed[name.size] != <char>0xFF:
         return False
-    if packed[name.size] != <char>0xFF:
+    if value.mv_size not in (EVENTS_ENTRY_SIZE, VALUE_ENTRY_SIZE):
         return False
-    place.sequence = get_big_endian(packed + name.size + 1)
-    place.offset = get_big_endian(<const char*>value.mv_data)
+    place.sequence = get_big_endian(entry + 8 if value.mv_size == VALUE_ENTRY_SIZE else packed + name.size + 1)
+    place.offset = get_big_endian(entry)
     return True
+
+
+cdef uint64_t last_sequence_of(const char* record) noexcept:
+    cdef const RecordHeader* header = <const RecordHeader*>record
+    return header.first_sequence + header.event_count - 1 if header != NULL else 0
 
 
 cdef bint take_events(const char* record, uint64_t sequence, size_t max_bytes, size_t* size, list events) except -1:

@@ -41,11 +41,12 @@ cdef struct Batch:
     uint32_t item_capacity
     uint32_t snapshots
 
-# One index entry that is still to be written.
+# One index entry that is still to be written. A later one of the same value takes its place.
 cdef struct Entry:
     const char* key
     size_t key_start
     uint64_t offset
+    uint64_t version  # of a value; 0: the entry leads to events
     uint16_t key_size
 
 cdef struct Arena:
@@ -106,7 +107,7 @@ cdef int batch_reserve(Batch* batch, size_t size) noexcept nogil
 cdef void batch_reset(Batch* batch) noexcept nogil
 cdef void batch_free(Batch* batch) noexcept nogil
 cdef int arena_reserve(Arena* arena, size_t size, size_t count) noexcept nogil
-cdef void arena_add(Arena* arena, const char* entity, uint16_t entity_size, uint64_t sequence, uint64_t offset) noexcept nogil
+cdef void arena_add(Arena* arena, const char* record, uint64_t offset) noexcept nogil
 cdef int writer_init(Writer* writer) noexcept nogil
 cdef void writer_free(Writer* writer) noexcept nogil
 cdef int adopt_map(Writer* writer) noexcept nogil

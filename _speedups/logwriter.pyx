@@ -1,11 +1,11 @@
 """The journal's writer: group commit on a thread of its own that never takes the GIL.
 
-The loop's side (log.pyx) prepares a batch of sealed-to-be records in plain memory and hands it over; this side writes it in
-one LMDB transaction and tells the loop through an eventfd. At most one batch is here at any time, so a failure fails that
-batch and what has gathered behind it, and nothing else.
+The loop's side (log.pyx) prepares a batch of records in plain memory and hands it over; this side computes the
+checksums, writes the batch in one LMDB transaction and tells the loop through an eventfd. At most one batch is here at
+any time, so a failure fails that batch and what has gathered behind it, and nothing else.
 
 Index entries lag behind: scattered keys cost a page each, so they are collected (`young`), sorted when there are enough
-(`old`), and written a slice per transaction, neighbours together. What a crash loses of them is read again from the log.
+(`old`), and written a slice per transaction, neighbours together. What a crash loses of them is read from the log.
 """
 
 from libc.errno cimport EDQUOT, EFBIG, EINTR, EINVAL, EIO, ENOMEM, ENOSPC, ENOSYS, EOPNOTSUPP, errno
@@ -35,7 +35,19 @@ from stateside._speedups.lmdb cimport (
     mdb_txn_begin,
     mdb_txn_commit,
 )
-from stateside._speedups.record cimport KEY_SIZE, RecordHeader, SnapshotHeader, put_big_endian, put_key, seal_record, snapshot_checksum
+from stateside._speedups.record cimport (
+    EVENTS_ENTRY_SIZE,
+    KEY_SIZE,
+    VALUE_ENTRY_SIZE,
+    RecordHeader,
+    SnapshotHeader,
+    is_value,
+    put_big_endian,
+    put_key,
+    record_entity,
+    seal_record,
+    snapshot_checksum,
+)
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_condattr_t:
@@ -125,12 +137,16 @@ cdef int arena_reserve(Arena* arena, size_t size, size_t count) noexcept nogil:
     return 0
 
 
-cdef void arena_add(Arena* arena, const char* entity, uint16_t entity_size, uint64_t sequence, uint64_t offset) noexcept nogil:
-    # There is room: arena_reserve was called.
+cdef void arena_add(Arena* arena, const char* record, uint64_t offset) noexcept nogil:
+    # There is room: arena_reserve was called. All versions of a value have the same key.
+    cdef const RecordHeader* header = <const RecordHeader*>record
     cdef Entry* entry = &arena.entries[arena.count]
+    cdef bint value = is_value(record)
+    cdef uint64_t sequence = 0 if value else header.first_sequence
     entry.key_start = arena.used
-    entry.key_size = <uint16_t>put_key(arena.keys + arena.used, entity, entity_size, sequence)
+    entry.key_size = <uint16_t>put_key(arena.keys + arena.used, record_entity(record), header.entity_size, sequence)
     entry.offset = offset
+    entry.version = header.first_sequence if value else 0
     arena.used += entry.key_size
     arena.count += 1
 
@@ -138,6 +154,11 @@ cdef void arena_add(Arena* arena, const char* entity, uint16_t entity_size, uint
 cdef int by_key(const void* left, const void* right) noexcept nogil:
     cdef const Entry* a = <const Entry*>left
     cdef const Entry* b = <const Entry*>right
+    cdef int order = compare_keys(a, b)
+    return order if order != 0 else <int>(a.offset > b.offset) - <int>(a.offset < b.offset)
+
+
+cdef int compare_keys(const Entry* a, const Entry* b) noexcept nogil:
     cdef int order = memcmp(a.key, b.key, min(a.key_size, b.key_size))
     return order if order != 0 else <int>a.key_size - <int>b.key_size
 
@@ -147,6 +168,19 @@ cdef void arena_sort(Arena* arena) noexcept nogil:
     for i in range(arena.count):
         arena.entries[i].key = arena.keys + arena.entries[i].key_start
     qsort(arena.entries, arena.count, sizeof(Entry), by_key)
+    drop_superseded(arena)
+
+
+cdef void drop_superseded(Arena* arena) noexcept nogil:
+    # Of the entries of one value only the last is worth writing.
+    cdef uint32_t i
+    cdef uint32_t kept = 0
+    for i in range(arena.count):
+        if kept > 0 and compare_keys(&arena.entries[kept - 1], &arena.entries[i]) == 0:
+            kept -= 1
+        arena.entries[kept] = arena.entries[i]
+        kept += 1
+    arena.count = kept
 
 
 cdef void arena_free(Arena* arena) noexcept nogil:
@@ -373,14 +407,15 @@ cdef int put_index(Writer* writer, MDB_txn* txn, uint32_t slice_size) noexcept n
 
 
 cdef int put_entry(MDB_cursor* cursor, Entry* entry) noexcept nogil:
-    cdef char[8] offset
+    cdef char[VALUE_ENTRY_SIZE] place
     cdef MDB_val key
     cdef MDB_val value
-    put_big_endian(offset, entry.offset)
+    put_big_endian(place, entry.offset)
+    put_big_endian(place + 8, entry.version)
     key.mv_data = <void*>entry.key
     key.mv_size = entry.key_size
-    value.mv_data = offset
-    value.mv_size = 8
+    value.mv_data = place
+    value.mv_size = VALUE_ENTRY_SIZE if entry.version else EVENTS_ENTRY_SIZE
     return mdb_cursor_put(cursor, &key, &value, 0)
 
 
@@ -428,13 +463,11 @@ cdef void note_indexed(Writer* writer, uint32_t slice_size, Outcome* outcome) no
 
 cdef void note_stored(Writer* writer, Batch* batch, Outcome* outcome) noexcept nogil:
     cdef Item* item
-    cdef RecordHeader* header
     cdef uint32_t i
     for i in range(batch.count):
         item = &batch.items[i]
         if item.record_size:
-            header = <RecordHeader*>(batch.data + item.record_start)
-            arena_add(&writer.young, batch.data + item.entity_start, item.entity_size, header.first_sequence, item.offset)
+            arena_add(&writer.young, batch.data + item.record_start, item.offset)
             writer.committed = item.offset + 1
     if writer.young.count >= writer.tail_limit and writer.old.count == 0:
         freeze(writer)
@@ -461,8 +494,8 @@ cdef size_t room_needed(Batch* batch, uint32_t slice_size) noexcept nogil:
 
 
 cdef int make_room(Writer* writer, size_t needed) noexcept nogil:
-    # Take the blocks before the transaction does: a full disk is then found here, clearly, and not by a short write in the
-    # middle of a commit, which LMDB reports as EIO like a broken disk.
+    # Take the blocks before the transaction does: a full disk is then found here, clearly, and not by a short write in
+    # the middle of a commit, which LMDB reports as EIO like a broken disk.
     cdef MDB_envinfo info
     cdef size_t end
     cdef int code

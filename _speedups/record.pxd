@@ -1,4 +1,4 @@
-# The bytes of a log record and of a snapshot (docs/journal-format.md), as seen by the writer and by readers. Little-endian, unaligned.
+# The bytes of a log record and of a snapshot (docs/journal-format.md), for the writer and the reader. Little-endian.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp
@@ -9,13 +9,17 @@ cdef enum:
     FORMAT_VERSION = 1  # of the whole environment, kept in `meta`
     RECORD_VERSION = 1
     FLAG_SNAPSHOT = 1  # the append brought a snapshot too
+    FLAG_VALUE = 2  # the one "event" is the entity's value, the sequence its version; an earlier one is garbage
+    FLAG_DELETED = 4  # with FLAG_VALUE: the value is deleted, the "event" is empty
     MAX_ENTITY_SIZE = 480
-    KEY_SIZE = 489  # entity, 0xFF, first sequence
+    KEY_SIZE = 489  # entity, 0xFF, first sequence (of a value: 0)
+    EVENTS_ENTRY_SIZE = 8  # of the index: the record's offset
+    VALUE_ENTRY_SIZE = 16  # offset and version, which the key does not have
 
 # In front of every record; the entity, the event lengths and the events follow.
 cdef packed struct RecordHeader:
     uint64_t checksum  # of everything behind it, seeded with the record's offset
-    uint32_t header_checksum  # of the rest of the header and the entity: tells whose record it is when the events are damaged
+    uint32_t header_checksum  # of the rest of the header and the entity: whose record it is when events are damaged
     uint8_t version
     uint8_t flags
     uint16_t entity_size
@@ -64,6 +68,10 @@ cdef inline const char* record_entity(const char* record) noexcept nogil:
     return record + sizeof(RecordHeader)
 
 
+cdef inline bint is_value(const char* record) noexcept nogil:
+    return (<const RecordHeader*>record).flags & FLAG_VALUE != 0
+
+
 cdef inline const Length* record_lengths(const char* record) noexcept nogil:
     return <const Length*>(record + sizeof(RecordHeader) + (<const RecordHeader*>record).entity_size)
 
@@ -107,18 +115,24 @@ cdef inline bint record_fits(const char* record, size_t size, uint64_t offset) n
     return total == size
 
 
-cdef inline bint record_is(const char* record, const char* entity, size_t entity_size, uint64_t sequence) noexcept nogil:
+cdef inline bint record_is(
+    const char* record, const char* entity, size_t entity_size, uint64_t sequence
+) noexcept nogil:
     cdef const RecordHeader* header = <const RecordHeader*>record
     if header.entity_size != entity_size or header.first_sequence != sequence:
         return False
     return memcmp(record_entity(record), entity, entity_size) == 0
 
 
-cdef inline uint64_t snapshot_checksum(const char* snapshot, size_t size, const char* entity, size_t entity_size) noexcept nogil:
+cdef inline uint64_t snapshot_checksum(
+    const char* snapshot, size_t size, const char* entity, size_t entity_size
+) noexcept nogil:
     return XXH3_64bits_withSeed(snapshot + 8, size - 8, XXH3_64bits(entity, entity_size))
 
 
-cdef inline bint snapshot_fits(const char* snapshot, size_t size, const char* entity, size_t entity_size) noexcept nogil:
+cdef inline bint snapshot_fits(
+    const char* snapshot, size_t size, const char* entity, size_t entity_size
+) noexcept nogil:
     cdef const SnapshotHeader* header = <const SnapshotHeader*>snapshot
     if size < sizeof(SnapshotHeader) or header.version != RECORD_VERSION:
         return False

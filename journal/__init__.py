@@ -15,8 +15,8 @@ def open_journal(
 ) -> Journal:
     """Make the journal that `url` names, still to be opened: `memory:` or `lmdb:<directory>`.
 
-    `settings` are the fields of the store's settings, such as `map_size_max` in bytes (lmdb.LmdbSettings) or `max_bytes`
-    (memory). Raises ValueError for a URL or setting that does not exist.
+    `settings` are the fields of the store's settings, such as `map_size_max` in bytes (lmdb.LmdbSettings) or
+    `max_bytes` (memory). Raises ValueError for a URL or setting that does not exist.
     """
     scheme, _, rest = url.partition(":")
     if scheme == "memory":

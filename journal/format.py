@@ -16,6 +16,8 @@ _HEADER = struct.Struct("<QIBBHIQQ")
 _SNAPSHOT = struct.Struct("<QBBHQQ")
 _U64 = struct.Struct(">Q")
 _KEY_END = 9  # 0xFF and the sequence
+_FLAG_VALUE = 2
+_FLAG_DELETED = 4
 
 
 class Damaged(Exception):
@@ -30,13 +32,19 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one append stored."""
+    """What one append or put stored. A value is the only event, and its version the sequence."""
 
     offset: int
     entity: str
     first_sequence: int
     epoch: int
     events: list[bytes]
+    is_value: bool = False
+    is_deleted: bool = False
+
+    @property
+    def value(self) -> bytes | None:
+        return None if self.is_deleted else self.events[0]
 
     @property
     def last_sequence(self) -> int:
@@ -51,6 +59,22 @@ class Header:
     first_sequence: int
     event_count: int
     epoch: int
+    is_value: bool
+    is_deleted: bool
+
+    @property
+    def last_sequence(self) -> int:
+        return self.first_sequence + self.event_count - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An index entry. The sequence is that of the record's first event, or the version of the entity's latest value."""
+
+    entity: str
+    sequence: int
+    offset: int
+    is_value: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +96,32 @@ def index_key(entity: str, sequence: int) -> bytes:
     return entity.encode() + b"\xff" + _U64.pack(sequence)
 
 
-def split_key(key: bytes) -> tuple[str, int]:
-    """Entity and first sequence of an index key."""
+def pack_value_entry(offset: int, version: int) -> bytes:
+    """What the index has of a value, at its key of sequence 0."""
+    return _U64.pack(offset) + _U64.pack(version)
+
+
+def parse_entry(key: bytes, data: bytes) -> Entry:
     if len(key) <= _KEY_END or key[-_KEY_END] != 0xFF:
         raise Damaged(None, 0, f"index key {key!r} is malformed")
-    return _decode(key[:-_KEY_END]), unpack_offset(key[-8:])
+    entity, sequence = _decode(key[:-_KEY_END]), unpack_offset(key[-8:])
+    if len(data) != (8 if sequence else 16):
+        raise Damaged(entity, sequence, f"index entry of sequence {sequence} has {len(data)} bytes")
+    return Entry(entity, sequence or unpack_offset(data[8:]), unpack_offset(data[:8]), sequence == 0)
 
 
 def parse_header(data: bytes, offset: int) -> Header:
     """The checked header of the record at `offset`."""
     if len(data) < _HEADER.size:
         raise Damaged(None, 0, f"record at offset {offset} is cut short")
-    _, check, version, _, entity_size, count, first, epoch = _HEADER.unpack_from(data)
+    _, check, version, flags, entity_size, count, first, epoch = _HEADER.unpack_from(data)
     end = _HEADER.size + entity_size
     if version != RECORD_VERSION or end + 4 * count > len(data) or count == 0:
         raise Damaged(None, 0, f"record at offset {offset} has an impossible header")
     if xxhash.xxh3_64_intdigest(data[12:end], offset) & 0xFFFFFFFF != check:
         raise Damaged(None, 0, f"header of the record at offset {offset} does not fit its checksum")
-    return Header(_decode(data[_HEADER.size : end]), first, count, epoch)
+    is_value, is_deleted = bool(flags & _FLAG_VALUE), bool(flags & _FLAG_DELETED)
+    return Header(_decode(data[_HEADER.size : end]), first, count, epoch, is_value, is_deleted)
 
 
 def parse_record(data: bytes, offset: int) -> Record:
@@ -106,7 +138,8 @@ def parse_record(data: bytes, offset: int) -> Record:
         position += size
     if position != len(data):
         raise Damaged(header.entity, header.first_sequence, f"record at offset {offset} has impossible lengths")
-    return Record(offset, header.entity, header.first_sequence, header.epoch, events)
+    first, flags = header.first_sequence, (header.is_value, header.is_deleted)
+    return Record(offset, header.entity, first, header.epoch, events, *flags)
 
 
 def parse_snapshot(entity: str, data: bytes) -> Snapshot:

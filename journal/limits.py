@@ -27,6 +27,11 @@ def check_append(first_sequence: int, events: Sequence[bytes], snapshot: bytes |
         raise ValueError("nothing to append: no events, and no stored event that a snapshot could cover")
 
 
+def check_put(version: int) -> None:
+    if version < 1:
+        raise ValueError(f"version is {version}, versions begin at 1")
+
+
 def check_read(from_sequence: int) -> None:
     if from_sequence < 1:
         raise ValueError(f"from_sequence is {from_sequence}, sequences begin at 1")

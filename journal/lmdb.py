@@ -1,7 +1,7 @@
-"""The journal in LMDB: one environment directory per proxy, group-committed. docs/journal-format.md describes the bytes.
+"""The journal in LMDB: one directory per proxy, group-committed. docs/journal-format.md describes the bytes.
 
-This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine is
-`stateside._speedups.log`.
+This module holds what an operator meets: settings, the lock against a second proxy, and the words of errors. The engine
+is `stateside._speedups.log`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class LmdbSettings:
 
 
 class LmdbJournal(Journal):
-    """A durable journal in the directory `path`. `on_broken` is called once, when a flush failed: the process has to stop."""
+    """A durable journal in the directory `path`.
+
+    `on_broken` is called once, when a flush failed: nothing can be trusted to be stored, the process must stop.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class LmdbJournal(Journal):
             ) from error
         try:
             self.log.open(asyncio.get_running_loop())
-            _sync_directory(self.path)
+            sync_directory(self.path)
         except BaseException:
             self._unlock()
             raise
@@ -132,6 +135,13 @@ class LmdbJournal(Journal):
         epoch: int = 0,
     ) -> None:
         self.log.append(entity, first_sequence, events, snapshot, waiter, epoch)
+
+    def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
+        self.log.put(entity, version, value, waiter, epoch)
+
+    def restore(self, entity: str, version: int, value: bytes | None, waiter: Waiter) -> None:
+        """Like `put` of a value saved elsewhere: versions between the stored one and this may be missing."""
+        self.log.put(entity, version, value, waiter, 0, gap_allowed=True)
 
     def _make_log(self) -> Log:
         settings = self.settings
@@ -195,13 +205,21 @@ _ERRORS: dict[int, tuple[type[JournalError], str]] = {
     ),
     ErrorKind.TOO_LARGE: (TooLarge, "the append takes {a} bytes, at most {b} are possible"),
     ErrorKind.ENTITY: (TooLarge, "the entity id has {a} bytes, from 1 to {b} are possible"),
-    ErrorKind.CLOSED: (JournalError, "the journal is not open"),
+    ErrorKind.CLOSED: (JournalError, "the journal is not open; after closing it, make a new one"),
     ErrorKind.FORMAT: (
         JournalError,
         "format version {a} is unknown, this program knows version {b}; use the program that wrote it, or "
         "export the journal there and import it here",
     ),
     ErrorKind.STORE: (JournalError, "{code}"),
+    ErrorKind.HAS_VALUE: (
+        SequenceTaken,
+        "sequence {a} cannot be appended: the entity keeps a value (version {b}), and never events beside it",
+    ),
+    ErrorKind.HAS_EVENTS: (
+        SequenceTaken,
+        "version {a} cannot be put: the entity keeps events (the last is {b}), and never a value beside them",
+    ),
 }
 _ADVICE = {
     errno.ENOSPC: "; free disk space, the journal goes on by itself",
@@ -235,7 +253,7 @@ def lock_directory(path: Path) -> IO[str]:
     return file
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
     """Make the new files' names durable, and the directory's own."""
     for directory in (path, path.parent):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

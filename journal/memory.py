@@ -1,7 +1,7 @@
 """A journal in memory: for tests, development and services whose state may vanish with the process.
 
-It behaves like a durable store in everything that a caller can see: appends are acknowledged from a later loop callback, all
-waiters of one loop turn together, and space is bounded.
+It behaves like a durable store in everything that a caller can see: appends are acknowledged from a later loop
+callback, all waiters of one loop turn together, and space is bounded.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from stateside.journal.contract import (
     StaleEpoch,
     Waiter,
 )
-from stateside.journal.limits import check_append, check_read, entity_error
+from stateside.journal.limits import check_append, check_put, check_read, entity_error
 
 
 class MemoryJournal(Journal):
-    """Events and snapshots in dictionaries, at most `max_bytes` of them."""
+    """Events, snapshots and values in dictionaries, at most `max_bytes` of them."""
 
     durability = Durability.NONE
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
         self.appends = 0
         self.events = 0
+        self.values = 0
         self.size_bytes = 0
         self._max_bytes = max_bytes
         self._entities: dict[str, _Entity] = {}
@@ -55,7 +56,7 @@ class MemoryJournal(Journal):
         if found is None:
             waiter.on_loaded(Head(0, 0, None), None)
         else:
-            waiter.on_loaded(Head(len(found.events), found.snapshot_sequence, found.snapshot), None)
+            waiter.on_loaded(Head(found.last_sequence, found.snapshot_sequence, found.snapshot), None)
 
     def read(self, entity: str, from_sequence: int, max_bytes: int, waiter: Waiter) -> None:
         check_read(from_sequence)
@@ -76,18 +77,28 @@ class MemoryJournal(Journal):
         epoch: int = 0,
     ) -> None:
         check_append(first_sequence, events, snapshot)
-        error = self._refusal(entity, first_sequence, epoch)
+        error = self._refusal(entity, first_sequence, epoch, keeps_value=False)
         if error is None:
             self._store(entity, events, snapshot, epoch)
         self._acknowledge(waiter, error)
 
-    def _refusal(self, entity: str, first_sequence: int, epoch: int) -> JournalError | None:
+    def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
+        check_put(version)
+        error = self._refusal(entity, version, epoch, keeps_value=True)
+        if error is None:
+            self._store_value(entity, version, value, epoch)
+        self._acknowledge(waiter, error)
+
+    def _refusal(self, entity: str, first_sequence: int, epoch: int, keeps_value: bool) -> JournalError | None:
         if error := entity_error(entity):
             return error
         found = self._entities.get(entity)
-        last = len(found.events) if found else 0
+        last = found.last_sequence if found else 0
         if found and epoch < found.epoch:
             return StaleEpoch(f"{entity}: epoch {epoch} is over, the entity is owned under epoch {found.epoch}")
+        if found and found.keeps_value != keeps_value:
+            kept, asked = ("a value", "events") if found.keeps_value else ("events", "a value")
+            return SequenceTaken(f"{entity}: it keeps {kept} (the last is {last}), and never {asked} beside")
         if first_sequence != last + 1:
             return SequenceTaken(
                 f"{entity}: sequence {first_sequence} does not follow the last one, {last}; load again"
@@ -100,12 +111,23 @@ class MemoryJournal(Journal):
         found = self._entities.setdefault(entity, _Entity())
         found.epoch = epoch
         found.events.extend(events)
+        found.last_sequence += len(events)
         self.size_bytes += sum(map(len, events))
         if snapshot is not None:
-            self.size_bytes += len(snapshot) - len(found.snapshot or b"")
-            found.snapshot, found.snapshot_sequence = snapshot, len(found.events)
+            self._cover(found, snapshot)
         self.appends += 1
         self.events += len(events)
+
+    def _store_value(self, entity: str, version: int, value: bytes | None, epoch: int) -> None:
+        found = self._entities.setdefault(entity, _Entity())
+        found.epoch, found.last_sequence, found.keeps_value = epoch, version, True
+        self._cover(found, value)
+        self.appends += 1
+        self.values += 1
+
+    def _cover(self, found: _Entity, snapshot: bytes | None) -> None:
+        self.size_bytes += len(snapshot or b"") - len(found.snapshot or b"")
+        found.snapshot, found.snapshot_sequence = snapshot, found.last_sequence
 
     def _acknowledge(self, waiter: Waiter, error: JournalError | None) -> None:
         if self._loop is None:
@@ -125,11 +147,15 @@ class MemoryJournal(Journal):
 
 
 class _Entity:
-    __slots__ = ("epoch", "events", "snapshot", "snapshot_sequence")
+    """Events and perhaps a snapshot of them, or, when it `keeps_value`, that as a snapshot without events."""
+
+    __slots__ = ("epoch", "events", "keeps_value", "last_sequence", "snapshot", "snapshot_sequence")
 
     def __init__(self) -> None:
         self.epoch = 0
         self.events: list[bytes] = []
+        self.keeps_value = False
+        self.last_sequence = 0
         self.snapshot: bytes | None = None
         self.snapshot_sequence = 0
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: what was acknowledged is there, what is there is dense, and nothing is there that was not sent."""
+"""kill -9 at random moments: what was acknowledged is there, and what is there is a prefix of what was sent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.helpers.journal import load, read_all, run
 
 from stateside.journal.contract import Durability
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
+from tests.helpers.journal import load, read_all, run
 
 ENTITIES = 50
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def append_until_killed(path: Path, durability: Durability, lines_before_kill: i
 
 
 async def check(path: Path, acknowledged: dict[str, int]) -> int:
-    """Everything acknowledged is stored, and what is stored is a prefix of what was sent. Gives the number of events."""
+    """Everything acknowledged is stored, what is stored is a prefix of what was sent. Gives the number of events."""
     journal = LmdbJournal(path, Durability.NONE, BOUNDS)
     await journal.open()
     total = 0

@@ -57,6 +57,12 @@ async def append(
     await answer.result()
 
 
+async def put(journal: Journal, entity: str, version: int, value: bytes | None, epoch: int = 0) -> None:
+    answer = Answer()
+    journal.put(entity, version, value, answer, epoch)
+    await answer.result()
+
+
 async def load(journal: Journal, entity: str) -> Head:
     answer = Answer()
     journal.load(entity, answer)

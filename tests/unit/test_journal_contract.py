@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from tests.helpers.journal import Answer, append, load, read_all, read_page, run
 
 from stateside.journal import open_journal
 from stateside.journal.contract import Head, Journal, JournalError, SequenceTaken, StaleEpoch, TooLarge
+from tests.helpers.journal import Answer, append, load, put, read_all, read_page, run
 
 Scenario = Callable[[Journal], Awaitable[None]]
 
@@ -132,7 +132,7 @@ def test_appends_of_one_entity_may_follow_each_other_before_the_first_is_answere
 def test_an_append_that_does_not_follow_the_last_sequence_is_refused(check, first):
     async def scenario(journal):
         await append(journal, "dense", 1, b"a", b"b")
-        with pytest.raises(SequenceTaken, match="dense.*2"):
+        with pytest.raises(SequenceTaken, match=r"dense.*2"):
             await append(journal, "dense", first, b"c")
         await append(journal, "dense", 3, b"c")
         assert await read_all(journal, "dense") == [b"a", b"b", b"c"]
@@ -143,7 +143,7 @@ def test_an_append_that_does_not_follow_the_last_sequence_is_refused(check, firs
 def test_an_append_under_an_epoch_that_is_over_is_refused(check):
     async def scenario(journal):
         await append(journal, "owned", 1, b"a", epoch=3)
-        with pytest.raises(StaleEpoch, match="owned.*2.*3"):
+        with pytest.raises(StaleEpoch, match=r"owned.*2.*3"):
             await append(journal, "owned", 2, b"late", epoch=2)
         await append(journal, "owned", 2, b"b", epoch=3)
         await append(journal, "owned", 3, b"c", epoch=9)
@@ -205,8 +205,13 @@ def test_entities_whose_names_begin_alike_do_not_mix(check):
 @pytest.mark.parametrize("name", ["", "x" * 481, "ü" * 241])
 def test_an_entity_id_that_cannot_be_a_key_is_refused_by_every_method(check, name):
     async def scenario(journal):
-        for attempt in (append(journal, name, 1, b"a"), load(journal, name), read_page(journal, name)):
-            with pytest.raises(JournalError, match="bytes|empty") as caught:
+        for attempt in (
+            append(journal, name, 1, b"a"),
+            put(journal, name, 1, b"a"),
+            load(journal, name),
+            read_page(journal, name),
+        ):
+            with pytest.raises(JournalError, match=r"bytes|empty") as caught:
                 await attempt
             assert name == "" or isinstance(caught.value, TooLarge)
 
@@ -216,13 +221,174 @@ def test_an_entity_id_that_cannot_be_a_key_is_refused_by_every_method(check, nam
 def test_what_no_correct_caller_asks_for_is_an_exception_at_once(check):
     async def scenario(journal):
         for first, events, snapshot in [(0, [b"a"], None), (1, [], None), (1, [], b"s"), (5, [], None)]:
-            with pytest.raises(ValueError, match="sequence|nothing to append"):
+            with pytest.raises(ValueError, match=r"sequence|nothing to append"):
                 journal.append("wrong", first, events, snapshot, Answer())
         with pytest.raises(ValueError, match="sequences begin at 1"):
             journal.read("wrong", 0, 100, Answer())
+        with pytest.raises(ValueError, match="versions begin at 1"):
+            journal.put("wrong", 0, b"a", Answer())
         assert (await load(journal, "wrong")).last_sequence == 0
 
     check(scenario)
+
+
+# Values.
+
+
+def test_a_value_takes_the_place_of_the_one_before(check):
+    async def scenario(journal):
+        await put(journal, "account", 1, b"one")
+        assert await load(journal, "account") == Head(1, 1, b"one")
+        await put(journal, "account", 2, b"two")
+        await put(journal, "account", 3, b"")
+        assert await load(journal, "account") == Head(3, 3, b"")
+
+    check(scenario)
+
+
+def test_a_deleted_value_keeps_its_version_and_can_be_put_again(check):
+    async def scenario(journal):
+        await put(journal, "account", 1, b"one")
+        await put(journal, "account", 2, None)
+        assert await load(journal, "account") == Head(2, 2, None)
+        with pytest.raises(SequenceTaken):
+            await put(journal, "account", 1, b"again")
+        await put(journal, "account", 3, b"three")
+        assert await load(journal, "account") == Head(3, 3, b"three")
+
+    check(scenario)
+
+
+def test_a_value_may_begin_with_its_deletion(check):
+    async def scenario(journal):
+        await put(journal, "account", 1, None)
+        assert await load(journal, "account") == Head(1, 1, None)
+
+    check(scenario)
+
+
+@pytest.mark.parametrize("version", [1, 2, 4, 99])
+def test_a_version_that_does_not_follow_the_last_one_is_refused(check, version):
+    async def scenario(journal):
+        await put(journal, "dense", 1, b"one")
+        await put(journal, "dense", 2, b"two")
+        with pytest.raises(SequenceTaken, match=rf"dense.*{version}.*2"):
+            await put(journal, "dense", version, b"wrong")
+        assert await load(journal, "dense") == Head(2, 2, b"two")
+
+    check(scenario)
+
+
+def test_the_first_version_is_1(check):
+    async def scenario(journal):
+        with pytest.raises(SequenceTaken):
+            await put(journal, "new", 2, b"two")
+        assert await load(journal, "new") == Head(0, 0, None)
+
+    check(scenario)
+
+
+def test_a_value_under_an_epoch_that_is_over_is_refused(check):
+    async def scenario(journal):
+        await put(journal, "owned", 1, b"one", epoch=3)
+        with pytest.raises(StaleEpoch, match=r"owned.*2.*3"):
+            await put(journal, "owned", 2, b"late", epoch=2)
+        await put(journal, "owned", 2, b"two", epoch=4)
+        with pytest.raises(StaleEpoch):
+            await put(journal, "owned", 3, None, epoch=3)
+        assert await load(journal, "owned") == Head(2, 2, b"two")
+
+    check(scenario)
+
+
+def test_an_entity_has_events_or_a_value_and_never_both(check):
+    async def scenario(journal):
+        await append(journal, "events", 1, b"event", snapshot=b"S")
+        await put(journal, "value", 1, b"one")
+        with pytest.raises(SequenceTaken, match=r"events: .*keeps events"):
+            await put(journal, "events", 2, b"two")
+        with pytest.raises(SequenceTaken, match=r"value: .*keeps a value"):
+            await append(journal, "value", 2, b"event")
+        with pytest.raises(SequenceTaken, match=r"value: .*keeps a value"):
+            await append(journal, "value", 2, snapshot=b"S")
+        await put(journal, "value", 2, None)
+        with pytest.raises(SequenceTaken, match=r"value: .*keeps a value"):
+            await append(journal, "value", 3, b"event")
+        assert await load(journal, "events") == Head(1, 1, b"S")
+        assert await load(journal, "value") == Head(2, 2, None)
+
+    check(scenario)
+
+
+def test_a_value_in_flight_counts_for_what_comes_behind_it(check):
+    async def scenario(journal):
+        answers = [Answer() for _ in range(5)]
+        journal.put("fast", 1, b"one", answers[0])
+        journal.append("fast", 2, [b"event"], None, answers[1])
+        journal.put("fast", 2, b"two", answers[2])
+        journal.put("fast", 2, b"other", answers[3])
+        journal.put("fast", 3, None, answers[4])
+        assert not any(answer.done.is_set() for answer in answers)
+        for answer in answers:
+            await answer.done.wait()
+        assert [type(answer.error) for answer in answers] == [
+            type(None),
+            SequenceTaken,
+            type(None),
+            SequenceTaken,
+            type(None),
+        ]
+        assert await load(journal, "fast") == Head(3, 3, None)
+
+    check(scenario)
+
+
+def test_values_and_appends_of_one_loop_turn_are_answered_in_one_loop_turn(check):
+    async def scenario(journal):
+        turn = 0
+        turns: list[int] = []
+        answers = [Answer(lambda _: turns.append(turn)) for _ in range(20)]
+        for index, answer in enumerate(answers):
+            if index % 2:
+                journal.put(f"entity-{index}", 1, b"value", answer)
+            else:
+                journal.append(f"entity-{index}", 1, [b"event"], None, answer)
+        while not answers[-1].done.is_set():
+            turn += 1
+            await asyncio.sleep(0)
+        assert len(turns) == 20
+        assert len(set(turns)) == 1
+
+    check(scenario)
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 9])
+def test_a_value_is_not_read_as_an_event(check, first):
+    async def scenario(journal):
+        await put(journal, "account", 1, b"one")
+        await put(journal, "account", 2, b"two")
+        assert await read_all(journal, "account", first) == []
+
+    check(scenario)
+
+
+def test_values_of_entities_whose_names_begin_alike_do_not_mix(check):
+    names = ["a", "aa", "a\0", "a\0\0\0\0\0\0\0\0", "ä", "a" * 480]
+
+    async def scenario(journal):
+        for version in (1, 2):
+            for index, name in enumerate(names):
+                if index % 2:
+                    await append(journal, name, version, b"event")
+                else:
+                    await put(journal, name, version, name.encode())
+        for index, name in enumerate(names):
+            assert await load(journal, name) == (Head(2, 0, None) if index % 2 else Head(2, 2, name.encode()))
+
+    check(scenario)
+
+
+# Around requests.
 
 
 def test_an_exception_in_a_waiter_is_reported_and_the_others_are_answered(check):

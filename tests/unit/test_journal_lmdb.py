@@ -15,11 +15,11 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from tests.helpers.journal import Answer, append, load, read_all, read_page, run
 
 from stateside.journal.contract import Broken, Corrupt, Durability, Full, Head, JournalError, SequenceTaken, TooLarge
 from stateside.journal.format import index_key, pack_offset, parse_record, parse_snapshot
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
+from tests.helpers.journal import Answer, append, load, read_all, read_page, run
 
 MIB = 1 << 20
 SMALL_TAIL = LmdbSettings(tail_appends=4)
@@ -164,7 +164,9 @@ def test_the_stored_bytes_are_what_the_format_says(path):
 
     run(scenario())
     with raw(path) as environment, environment.begin() as txn:
-        log, index, snapshots = (environment.open_db(name, txn, create=False) for name in (b"log", b"index", b"snapshots"))
+        log, index, snapshots = (
+            environment.open_db(name, txn, create=False) for name in (b"log", b"index", b"snapshots")
+        )
         record = parse_record(txn.get(pack_offset(0), db=log), 0)
         assert (record.entity, record.first_sequence, record.epoch, record.events) == ("wägen", 1, 5, [b"first", b""])
         assert txn.get(index_key("wägen", 3), db=index) == pack_offset(1)
@@ -238,7 +240,7 @@ def test_a_damaged_snapshot_is_reported_for_its_entity_only(path):
         await store_two(path)
         damage(path, b"marked-snapshot")
         async with opened(path) as journal:
-            with pytest.raises(Corrupt, match="victim.*snapshot"):
+            with pytest.raises(Corrupt, match=r"victim.*snapshot"):
                 await load(journal, "victim")
             with pytest.raises(Corrupt, match="victim"):
                 await append(journal, "victim", 4, b"on top of damage")
@@ -303,7 +305,7 @@ def test_a_record_at_the_unindexed_end_that_belongs_to_nobody_keeps_the_journal_
     damage(path, b"marked-event-of-the-victim", -7)
 
     async def scenario():
-        with pytest.raises(Corrupt, match="offset 0.*export"):
+        with pytest.raises(Corrupt, match=r"offset 0.*export"):
             async with opened(path):
                 pass
 
@@ -357,7 +359,7 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
     async def scenario():
-        with pytest.raises(JournalError, match="file.*choose another"):
+        with pytest.raises(JournalError, match=r"file.*choose another"):
             async with opened(tmp_path / "file"):
                 pass
 
@@ -367,7 +369,7 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
 def test_an_append_larger_than_the_bound_is_refused(path):
     async def scenario():
         async with opened(path, LmdbSettings(record_bytes=1000, queue_bytes=2000)) as journal:
-            with pytest.raises(TooLarge, match="cart.*at most 1000"):
+            with pytest.raises(TooLarge, match=r"cart.*at most 1000"):
                 await append(journal, "cart", 1, b"x" * 900, b"x" * 100)
             with pytest.raises(TooLarge):
                 await append(journal, "cart", 1, b"x", snapshot=b"x" * 1000)
@@ -396,7 +398,13 @@ def test_appends_beyond_the_queue_are_refused_and_those_in_it_are_stored(path, s
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"map_size": 1}, {"map_size": 2 * MIB, "map_size_max": MIB}, {"record_bytes": 1 << 40}, {"probe_interval": 0}, {"head_cache": 0}],
+    [
+        {"map_size": 1},
+        {"map_size": 2 * MIB, "map_size_max": MIB},
+        {"record_bytes": 1 << 40},
+        {"probe_interval": 0},
+        {"head_cache": 0},
+    ],
 )
 def test_impossible_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -425,7 +433,7 @@ def test_a_map_at_its_maximum_refuses_appends_and_serves_reads(path):
     async def scenario():
         async with opened(path, LmdbSettings(map_size=MIB, map_size_max=2 * MIB, probe_interval=0.01)) as journal:
             stored = 0
-            with pytest.raises(Full, match="large.*map_size_max"):
+            with pytest.raises(Full, match=r"large.*map_size_max"):
                 while True:
                     await append(journal, "large", stored + 1, b"x" * 10_000)
                     stored += 1
@@ -443,7 +451,7 @@ def test_a_map_at_its_maximum_refuses_appends_and_serves_reads(path):
 
 async def until(condition) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event
             await asyncio.sleep(0.005)
 
 
@@ -496,7 +504,7 @@ def test_no_space_fails_all_appends_under_way_and_their_heads_are_read_again(pat
             journal.append("cart", 3, [b"lost too"], None, gathering)
             journal.append("other", 1, [b"lost too"], None, other)
             for answer in (flying, gathering, other):
-                with pytest.raises(Full, match="No space left.*goes on by itself"):
+                with pytest.raises(Full, match=r"No space left.*goes on by itself"):
                     await answer.result()
             assert not journal.writable
             assert await load(journal, "cart") == Head(1, 0, None)
@@ -569,6 +577,25 @@ def test_a_map_grown_by_another_process_is_taken_over(path):
             assert await read_all(journal, "cart") == [b"a", b"b", b"a", b"b"]
             await append(journal, "cart", 5, b"c")
             assert journal.log.map_size >= 8 * MIB
+
+    run(scenario())
+
+
+def test_a_journal_is_closed_once_and_for_all(path):
+    async def scenario():
+        journal = LmdbJournal(path)
+        with pytest.raises(JournalError, match="not open"):
+            await load(journal, "cart")
+        await journal.open()
+        answer = Answer()
+        journal.append("cart", 1, [b"a"], None, answer)
+        await asyncio.gather(journal.close(), journal.close())
+        assert answer.error is None
+        for attempt in (load(journal, "cart"), read_page(journal, "cart"), append(journal, "cart", 2, b"b")):
+            with pytest.raises(JournalError, match="not open"):
+                await attempt
+        with pytest.raises(JournalError, match="make a new one"):
+            await journal.open()
 
     run(scenario())
 

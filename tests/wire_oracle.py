@@ -4,6 +4,10 @@ Values come from the real classes. Whether a message has to be refused comes fro
 everything that the scanners hand on unread is declared as bytes: what is malformed in there is not theirs to find.
 """
 
+import base64
+import binascii
+import re
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
@@ -13,7 +17,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from stateside._speedups import wire
 from stateside._speedups.java_numbers import double_text, float_text
-from stateside.proto import eventsourced, pool
+from stateside.proto import Any as AnyMessage
+from stateside.proto import cloudstate, pool
 
 UNREAD = {
     "Reply": {"metadata"},
@@ -22,6 +27,22 @@ UNREAD = {
     "EventSourcedReply": {"side_effects", "events", "snapshot"},
     "EventSourcedSnapshot": {"snapshot"},
     "EventSourcedEvent": {"payload"},
+    "ValueEntityReply": {"side_effects"},
+    "ValueEntityUpdate": {"value"},
+    "ValueEntityInitState": {"value"},
+    "ActionCommand": {"metadata"},
+    "ActionResponse": {"forward", "side_effects"},
+}
+
+# attributes of scanned messages that are, or hold, serialized messages
+SERIALIZED = {
+    "metadata": cloudstate.Metadata,
+    "forward": cloudstate.Forward,
+    "side_effects": cloudstate.SideEffect,
+    "events": AnyMessage,
+    "snapshot": AnyMessage,
+    "event": AnyMessage,
+    "value": AnyMessage,
 }
 
 KEY_TYPES = [
@@ -52,60 +73,138 @@ def parsed(message_class: Any, data: bytes) -> Any:
         return None
 
 
-# --- EventSourcedStreamOut and EventSourcedStreamIn ------------------------------------------------------------------
+# --- what a user function answers ------------------------------------------------------------------------------------
+
+OUTCOME = ["action", "type_url", "payload", "metadata", "forward", "description", "side_effects"]
+ACTIONS = [None, "reply", "forward", "failure"]
 
 
 def seen_out(out: wire.StreamOut) -> dict[str, Any]:
-    names = ["kind", "command_id", "action", "type_url", "payload", "metadata", "forward", "description", "restart"]
-    seen = {name: getattr(out, name) for name in [*names, "snapshot"]}
-    return seen | {"events": list(out.events), "side_effects": list(out.side_effects)}
+    return seen(out, [*OUTCOME, "kind", "command_id", "restart", "events", "snapshot"])
+
+
+def seen_value_out(out: wire.ValueOut) -> dict[str, Any]:
+    return seen(out, [*OUTCOME, "kind", "command_id", "restart", "state_action", "value"])
+
+
+def seen_action_out(out: wire.ActionOut) -> dict[str, Any]:
+    return seen(out, OUTCOME)
+
+
+def seen(scanned: Any, names: list[str]) -> dict[str, Any]:
+    values = {name: getattr(scanned, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def expected_out(message: Any) -> dict[str, Any]:
-    kind = {None: wire.KIND_NONE, "reply": wire.KIND_REPLY, "failure": wire.KIND_FAILURE}[message.WhichOneof("message")]
-    reply, action = message.reply, message.reply.client_action
-    which = action.WhichOneof("action")
-    failure = message.failure if kind == wire.KIND_FAILURE else action.failure
-    return {
-        "kind": kind,
-        "command_id": failure.command_id if kind == wire.KIND_FAILURE else reply.command_id,
-        "action": [None, "reply", "forward", "failure"].index(which),
-        "type_url": action.reply.payload.type_url,
-        "payload": action.reply.payload.value,
-        "metadata": serialized(action.reply, "metadata"),
-        "forward": serialized(action, "forward"),
-        "description": failure.description,
-        "restart": failure.restart,
+    reply = message.reply
+    return expected_stream_out(message) | {
         "snapshot": serialized(reply, "snapshot"),
         "events": [event.SerializeToString() for event in reply.events],
+    }
+
+
+def expected_value_out(message: Any) -> dict[str, Any]:
+    reply, change = message.reply, message.reply.state_action
+    state_action = {None: wire.STATE_INVALID, "update": wire.STATE_UPDATE, "delete": wire.STATE_DELETE}[
+        change.WhichOneof("action")
+    ]
+    if state_action == wire.STATE_UPDATE and not change.update.HasField("value"):
+        state_action = wire.STATE_INVALID
+    return expected_stream_out(message) | {
+        "state_action": state_action if reply.HasField("state_action") else wire.STATE_NONE,
+        "value": serialized(change.update, "value"),
+    }
+
+
+def expected_action_out(message: Any) -> dict[str, Any]:
+    return expected_outcome(message, message.WhichOneof("response")) | {
+        "side_effects": [effect.SerializeToString() for effect in message.side_effects],
+    }
+
+
+def expected_stream_out(message: Any) -> dict[str, Any]:
+    """Of the stream-out message of either entity protocol."""
+    kind = {None: wire.KIND_NONE, "reply": wire.KIND_REPLY, "failure": wire.KIND_FAILURE}[message.WhichOneof("message")]
+    reply, action = message.reply, message.reply.client_action
+    failure = message.failure if kind == wire.KIND_FAILURE else action.failure
+    return expected_outcome(action, action.WhichOneof("action")) | {
+        "kind": kind,
+        "command_id": failure.command_id if kind == wire.KIND_FAILURE else reply.command_id,
+        "description": failure.description,
+        "restart": failure.restart,
         "side_effects": [effect.SerializeToString() for effect in reply.side_effects],
     }
 
 
+def expected_outcome(members: Any, which: str | None) -> dict[str, Any]:
+    return {
+        "action": ACTIONS.index(which),
+        "type_url": members.reply.payload.type_url,
+        "payload": members.reply.payload.value,
+        "metadata": serialized(members.reply, "metadata"),
+        "forward": serialized(members, "forward"),
+        "description": members.failure.description,
+    }
+
+
+# --- what a proxy sends ----------------------------------------------------------------------------------------------
+
+
 def seen_in(found: wire.StreamIn) -> dict[str, Any]:
     names = ["kind", "service_name", "entity_id", "snapshot_sequence", "snapshot", "sequence", "event"]
-    names += ["command_id", "name", "type_url", "payload", "streamed", "metadata"]
-    return {name: getattr(found, name) for name in names}
+    return seen(found, [*names, "command_id", "name", "type_url", "payload", "streamed", "metadata"])
+
+
+def seen_action_in(found: wire.ActionIn) -> dict[str, Any]:
+    return seen(found, ["service_name", "name", "type_url", "payload", "metadata"])
 
 
 def expected_in(message: Any) -> dict[str, Any]:
+    return expected_init_or_command(message) | {
+        "snapshot_sequence": message.init.snapshot.snapshot_sequence,
+        "snapshot": serialized(message.init.snapshot, "snapshot"),
+        "sequence": message.event.sequence,
+        "event": serialized(message.event, "payload"),
+    }
+
+
+def expected_value_in(message: Any) -> dict[str, Any]:
+    return expected_init_or_command(message) | {
+        "snapshot_sequence": 0,
+        "snapshot": serialized(message.init.state, "value"),
+        "sequence": 0,
+        "event": None,
+    }
+
+
+def expected_init_or_command(message: Any) -> dict[str, Any]:
     which = message.WhichOneof("message")
-    init, event, command = message.init, message.event, message.command
-    return {
+    init, command = message.init, message.command
+    return expected_payload(command) | {
         "kind": [None, "init", "event", "command"].index(which),
         "service_name": init.service_name,
         "entity_id": init.entity_id if which == "init" else command.entity_id,
-        "snapshot_sequence": init.snapshot.snapshot_sequence,
-        "snapshot": serialized(init.snapshot, "snapshot"),
-        "sequence": event.sequence,
-        "event": serialized(event, "payload"),
         "command_id": command.id,
+        "streamed": command.streamed,
+    }
+
+
+def expected_action_in(message: Any) -> dict[str, Any]:
+    return expected_payload(message) | {"service_name": message.service_name}
+
+
+def expected_payload(command: Any) -> dict[str, Any]:
+    """Of a Command or an ActionCommand."""
+    return {
         "name": command.name,
         "type_url": command.payload.type_url,
         "payload": command.payload.value if command.HasField("payload") else None,
-        "streamed": command.streamed,
         "metadata": serialized(command, "metadata"),
     }
+
+
+# --- serialized messages ---------------------------------------------------------------------------------------------
 
 
 def serialized(message: Any, field: str) -> bytes | None:
@@ -113,10 +212,9 @@ def serialized(message: Any, field: str) -> bytes | None:
     return content if message.HasField(field) else None
 
 
-def canonical(values: dict[str, Any], reference: Any) -> dict[str, Any]:
+def canonical(values: dict[str, Any]) -> dict[str, Any]:
     """`values` with everything that stayed bytes parsed and serialized again, so that only its meaning is compared."""
-    classes = sub_message_classes(reference)
-    return {name: normal(classes[name], value) if name in classes else value for name, value in values.items()}
+    return {name: normal(SERIALIZED[name], value) if name in SERIALIZED else value for name, value in values.items()}
 
 
 def normal(message_class: Any, value: Any) -> Any:
@@ -125,27 +223,19 @@ def normal(message_class: Any, value: Any) -> Any:
     return None if value is None else message_class.FromString(value).SerializeToString()
 
 
-def sub_message_classes(message: Any) -> dict[str, Any]:
-    if isinstance(message, eventsourced.EventSourcedStreamOut):
-        names = {"metadata": "Metadata", "forward": "Forward", "side_effects": "SideEffect"}
-        anys = ["events", "snapshot"]
-    else:
-        names, anys = {"metadata": "Metadata"}, ["snapshot", "event"]
-    full_names = {field: f"cloudstate.{name}" for field, name in names.items()}
-    full_names |= {field: "google.protobuf.Any" for field in anys}
-    return {field: GetMessageClass(pool().FindMessageTypeByName(name)) for field, name in full_names.items()}
+def shallow(full_name: str) -> Any:
+    """Class of a message of the protocol, with bytes for what scanners do not read."""
+    return GetMessageClass(shallow_pool().FindMessageTypeByName(full_name))
 
 
-def shallow_classes() -> tuple[Any, Any]:
-    """EventSourcedStreamOut and EventSourcedStreamIn, with bytes for what scanners do not read."""
-    shallow = DescriptorPool()
+@cache
+def shallow_pool() -> DescriptorPool:
+    made = DescriptorPool()
     for name in ["any", "empty"]:
-        copy_file(f"google/protobuf/{name}.proto", shallow)
-    for name in ["entity", "event_sourced"]:
-        copy_file(f"cloudstate/{name}.proto", shallow)
-    package = "cloudstate.eventsourced.EventSourcedStream"
-    out, into = (GetMessageClass(shallow.FindMessageTypeByName(package + end)) for end in ("Out", "In"))
-    return out, into
+        copy_file(f"google/protobuf/{name}.proto", made)
+    for name in ["entity", "event_sourced", "value_entity", "action"]:
+        copy_file(f"cloudstate/{name}.proto", made)
+    return made
 
 
 def copy_file(name: str, into: DescriptorPool) -> None:
@@ -156,6 +246,65 @@ def copy_file(name: str, into: DescriptorPool) -> None:
                 field.type = FieldDescriptorProto.TYPE_BYTES
                 field.ClearField("type_name")
     into.AddSerializedFile(file.SerializeToString())
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+Headers = list[tuple[bytes, bytes]]
+
+NOT_METADATA = {"content-type", "content-length", "te", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding"}
+NOT_METADATA |= {"grpc-status", "grpc-message"}
+NOT_IN_RESPONSES = NOT_METADATA | {"transfer-encoding", "date", "server", "connection"}
+NOT_IN_RESPONSES |= {"keep-alive", "proxy-connection", "upgrade"}
+
+
+def expected_metadata(headers: Headers) -> Any:
+    """Metadata of request headers; without entries where the kernel gives None."""
+    metadata = cloudstate.Metadata()
+    for name, value in headers:
+        if name.startswith(b":") or text(name.lower()) in NOT_METADATA:
+            continue
+        binaries = base64_values(value) if name.lower().endswith(b"-bin") else None
+        if binaries is None:
+            metadata.entries.add(key=text(name), string_value=text(value))
+        for binary in binaries or []:
+            metadata.entries.add(key=text(name), bytes_value=binary)
+    return metadata
+
+
+def text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def base64_values(value: bytes) -> list[bytes] | None:
+    try:
+        return [base64_value(part.strip(b" ")) for part in value.split(b",")]
+    except binascii.Error:
+        return None
+
+
+def base64_value(part: bytes) -> bytes:
+    padding = b"" if b"=" in part else b"=" * (-len(part) % 4)
+    return base64.b64decode(part + padding, validate=True)
+
+
+def expected_headers(metadata: Any) -> Headers:
+    """Response headers of Metadata."""
+    headers = []
+    for entry in metadata.entries:
+        name = entry.key.lower() if entry.key.isascii() else ""
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]+", name) or name in NOT_IN_RESPONSES:
+            continue
+        which, value = entry.WhichOneof("value"), entry.string_value
+        if which == "bytes_value":
+            name = name if name.endswith("-bin") else name + "-bin"
+            headers.append((name.encode(), base64.b64encode(entry.bytes_value).rstrip(b"=")))
+        elif which and value.strip(" \t") == value and not re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
+            headers.append((name.encode(), value.encode()))
+    return headers
 
 
 # --- entity keys -----------------------------------------------------------------------------------------------------

@@ -9,38 +9,56 @@ from collections.abc import Callable
 from typing import Any
 
 from stateside._speedups import wire
-from stateside.proto import eventsourced
+from stateside.proto import action, cloudstate, eventsourced, valueentity
 from tests import wire_oracle as oracle
 
-SHALLOW_OUT, SHALLOW_IN = oracle.shallow_classes()
 KEYS = oracle.key_message()
 ALL_KEYS = oracle.key_scanner(*oracle.KEY_TYPES)
 
 
 def TestOneInput(data: bytes) -> bool:
     """Whether the scanner accepted the input; AssertionError where scanner and runtime disagree."""
-    scanners = [stream_out, stream_in, keys]
+    scanners = [stream_out, stream_in, keys, value_out, value_in, action_out, action_in, metadata]
     return scanners[data[0] % len(scanners)](data[1:]) if data else False
 
 
 def stream_out(data: bytes) -> bool:
-    found, error = attempt(wire.scan_event_sourced_out, data)
-    agree_on_refusal(data, error, oracle.parsed(SHALLOW_OUT, data), "group")
-    message = oracle.parsed(eventsourced.EventSourcedStreamOut, data)
-    if found is not None and message is not None:
-        seen, expected = oracle.seen_out(found), oracle.expected_out(message)
-        assert oracle.canonical(seen, message) == oracle.canonical(expected, message), data
-    return found is not None
+    scan, message_class = wire.scan_event_sourced_out, eventsourced.EventSourcedStreamOut
+    return agree(data, scan, message_class, oracle.seen_out, oracle.expected_out)
 
 
 def stream_in(data: bytes) -> bool:
-    found, error = attempt(wire.scan_event_sourced_in, data)
-    agree_on_refusal(data, error, oracle.parsed(SHALLOW_IN, data), "group")
-    message = oracle.parsed(eventsourced.EventSourcedStreamIn, data)
-    if found is not None and message is not None:
-        seen, expected = oracle.seen_in(found), oracle.expected_in(message)
-        assert oracle.canonical(seen, message) == oracle.canonical(expected, message), data
-    return found is not None
+    scan, message_class = wire.scan_event_sourced_in, eventsourced.EventSourcedStreamIn
+    return agree(data, scan, message_class, oracle.seen_in, oracle.expected_in)
+
+
+def value_out(data: bytes) -> bool:
+    scan, message_class = wire.scan_value_out, valueentity.ValueEntityStreamOut
+    return agree(data, scan, message_class, oracle.seen_value_out, oracle.expected_value_out)
+
+
+def value_in(data: bytes) -> bool:
+    scan, message_class = wire.scan_value_in, valueentity.ValueEntityStreamIn
+    return agree(data, scan, message_class, oracle.seen_in, oracle.expected_value_in)
+
+
+def action_out(data: bytes) -> bool:
+    scan, message_class = wire.scan_action_out, action.ActionResponse
+    return agree(data, scan, message_class, oracle.seen_action_out, oracle.expected_action_out)
+
+
+def action_in(data: bytes) -> bool:
+    scan, message_class = wire.scan_action_in, action.ActionCommand
+    return agree(data, scan, message_class, oracle.seen_action_in, oracle.expected_action_in)
+
+
+def metadata(data: bytes) -> bool:
+    headers, error = attempt(wire.headers_of_metadata, data)
+    message = oracle.parsed(cloudstate.Metadata, data)
+    agree_on_refusal(data, error, message, "group")
+    if headers is not None:
+        assert headers == oracle.expected_headers(message), data
+    return headers is not None
 
 
 def keys(data: bytes) -> bool:
@@ -50,6 +68,21 @@ def keys(data: bytes) -> bool:
     if text is not None:
         assert text == oracle.key_texts(message), data
     return text is not None
+
+
+def agree(
+    data: bytes,
+    scan: Callable[[bytes], Any],
+    message_class: Any,
+    see: Callable[[Any], Any],
+    expect: Callable[[Any], Any],
+) -> bool:
+    found, error = attempt(scan, data)
+    agree_on_refusal(data, error, oracle.parsed(oracle.shallow(message_class.DESCRIPTOR.full_name), data), "group")
+    message = oracle.parsed(message_class, data)
+    if found is not None and message is not None:
+        assert oracle.canonical(see(found)) == oracle.canonical(expect(message)), data
+    return found is not None
 
 
 def attempt(scan: Callable[[bytes], Any], data: bytes) -> tuple[Any, str]:

@@ -7,7 +7,7 @@ from typing import Any as Untyped
 import pytest
 
 from stateside._speedups import wire
-from stateside.proto import Any, cloudstate, eventsourced
+from stateside.proto import Any, action, cloudstate, eventsourced
 from tests.fuzz.fuzz_wire import KEYS, TestOneInput
 
 INPUTS_PER_SCANNER = 2000
@@ -15,17 +15,18 @@ METADATA = cloudstate.Metadata(entries=[cloudstate.MetadataEntry(key="k", string
 AN_ANY = Any(type_url="type.googleapis.com/x.Y", value=b"\x08\x01")
 EFFECT = cloudstate.SideEffect(service_name="s", command_name="c", payload=AN_ANY, metadata=METADATA)
 
+FORWARD = cloudstate.Forward(service_name="s", command_name="c", payload=AN_ANY).SerializeToString()
+
 
 def outs() -> list[bytes]:
     extras: dict[str, Untyped] = {
         "events": [AN_ANY.SerializeToString()] * 2,
         "side_effects": [EFFECT.SerializeToString()],
     }
-    forward = cloudstate.Forward(service_name="s", command_name="c", payload=AN_ANY).SerializeToString()
     return [
         wire.write_reply(7, "type.googleapis.com/x.Y", b"abc", metadata=METADATA.SerializeToString()),
         wire.write_reply(300, "t/é", b"", snapshot=AN_ANY.SerializeToString(), **extras),
-        wire.write_forward(2, forward, events=extras["events"]),
+        wire.write_forward(2, FORWARD, events=extras["events"]),
         wire.write_action_failure(3, "not in the cart", restart=True),
         wire.write_stream_failure(4, "broken"),
     ]
@@ -42,6 +43,50 @@ def ins() -> list[bytes]:
     ]
 
 
+def value_outs() -> list[bytes]:
+    value, effects = AN_ANY.SerializeToString(), [EFFECT.SerializeToString()]
+    return [
+        wire.write_value_reply(7, "t/é", b"abc", side_effects=effects, state_action=wire.STATE_UPDATE, value=value),
+        wire.write_value_forward(300, FORWARD, state_action=wire.STATE_DELETE),
+        wire.write_action_failure(3, "not in the cart", restart=True),
+        wire.write_stream_failure(4, "broken"),
+        b"\x0a\x04\x22\x02\x0a\x00",
+    ]
+
+
+def value_ins() -> list[bytes]:
+    command = wire.CommandWriter(2, "AddItem", "type.googleapis.com/x.Y")
+    return [
+        wire.write_value_init("x.Service", "user-1", AN_ANY.SerializeToString()),
+        wire.write_value_init("x.Service", "user-1", None),
+        command.write(b"user-1", 1, b"payload", METADATA.SerializeToString()),
+    ]
+
+
+def action_outs() -> list[bytes]:
+    effects = [EFFECT.SerializeToString()]
+    reply = {"type_url": "t/é", "payload": b"abc", "metadata": METADATA.SerializeToString()}
+    return [
+        wire.write_action_response(wire.ACTION_REPLY, side_effects=effects, **reply),
+        wire.write_action_response(wire.ACTION_FORWARD, forward=FORWARD),
+        wire.write_action_response(wire.ACTION_FAILURE, description="no", side_effects=effects),
+        action.ActionResponse(failure=cloudstate.Failure(command_id=9, restart=True)).SerializeToString(),
+    ]
+
+
+def action_ins() -> list[bytes]:
+    writer = wire.ActionWriter("x.Service", "Call", "type.googleapis.com/x.Y")
+    metadata = METADATA.SerializeToString()
+    return [writer.command(b"payload", metadata), writer.opening(metadata), writer.message(b"payload")]
+
+
+def metadatas() -> list[bytes]:
+    headers = [(b"x-text", b"one"), (b"x-bin", b"AAEC,/w"), (b"user-agent", b"\xc3\xa9"), (b"server", b"")]
+    names = ["Upper", "date", "a b", "", "binary"]
+    entries = [cloudstate.MetadataEntry(key=name, bytes_value=b"\xfe\xff") for name in names]
+    return [wire.metadata_of_headers(headers) or b"", cloudstate.Metadata(entries=entries).SerializeToString()]
+
+
 def keys() -> list[bytes]:
     full = KEYS(
         a_string="ü", a_bool=True, a_int64=-5, a_sint32=-3, a_fixed64=2**63, a_double=1e10, a_float=0.1, a_enum=5
@@ -49,9 +94,11 @@ def keys() -> list[bytes]:
     return [full.SerializeToString(), KEYS(a_string="only").SerializeToString(), b"\xa3\x01\x08\x01\xa4\x01"]
 
 
-@pytest.mark.parametrize(
-    "scanner, corpus", [(0, outs()), (1, ins()), (2, keys())], ids=["stream out", "stream in", "keys"]
-)
+CORPORA = [outs(), ins(), keys(), value_outs(), value_ins(), action_outs(), action_ins(), metadatas()]
+NAMES = ["stream out", "stream in", "keys", "value out", "value in", "action out", "action in", "metadata"]
+
+
+@pytest.mark.parametrize("scanner, corpus", list(enumerate(CORPORA)), ids=NAMES)
 def test_scanner_and_protobuf_runtime_agree_on_mutated_messages(scanner: int, corpus: list[bytes]) -> None:
     rng = random.Random(scanner)
     accepted = 0

@@ -105,7 +105,7 @@ class StandIn(Handler):
         self.way = way
         self.client = client
         self.origin = origin or target
-        self.deadline = client.deadline if client is not None else 0.0
+        self.deadline: float = client.deadline if client is not None else 0.0
         self.context: Listener | None = None
         self.ended = False
         self.sent = False

@@ -77,7 +77,7 @@ class UserFunction:
         return len(self._channels)
 
     def request(self, path: bytes, borrower: Borrower, deadline: float = 0.0) -> None:
-        """Ask for a stream: `on_stream` or `on_no_stream` follows, possibly at once. `deadline` is the stream's, in loop
+        """Ask for a stream: `on_stream` or `on_no_stream` follows, possibly at once. Its `deadline` is in loop
         time; 0.0 = none."""
         if not self.waiting and self._open(path, borrower, deadline):
             return

@@ -867,7 +867,7 @@ cdef class ClientCall(Call):
             self.conn.release(self)
         elif not self.end_due and not self.remote_end_due:
             self.never_processed = error_code == NGHTTP2_REFUSED_STREAM
-            self.end(status_of_reset(error_code), f"the stream was reset by the peer, error code {error_code}")
+            self.end(status_of_reset(error_code), f"the stream was reset, error code {error_code}")
 
     cdef void connection_gone(self) noexcept:
         self.stream_gone = True

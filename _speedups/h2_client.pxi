@@ -40,6 +40,8 @@ cdef int on_request_not_sent(nghttp2_session *session, const nghttp2_frame *fram
     if frame.hd.type == NGHTTP2_HEADERS and frame.headers.cat == NGHTTP2_HCAT_REQUEST:
         call = (<Connection>user_data).find(frame.hd.stream_id)
         if call is not None:
+            # nghttp2 may have opened the stream already, and then closes it after this callback.
+            nghttp2_session_set_stream_user_data(session, frame.hd.stream_id, NULL)
             (<ClientCall>call).not_sent()
     return 0
 
@@ -183,7 +185,7 @@ cdef class Channel:
 
     @property
     def closed(self):
-        return self.connection.lost or self.connection.closing
+        return self.connection.lost or self.connection.closing or self.connection.close_at != 0.0
 
     cdef Py_ssize_t get_capacity(self) noexcept:
         return self.connection.capacity()
@@ -191,7 +193,7 @@ cdef class Channel:
     cpdef ClientCall open(self, bytes path, Handler handler, object context=None, object headers=(), double timeout=0.0):
         cdef ClientConnection conn = self.connection
         cdef ClientCall call
-        if conn.lost or conn.closing or conn.broken or conn.close_at != 0.0:
+        if self.closed:
             raise ChannelUnavailable("the channel is closed")
         if conn.draining:
             raise ChannelUnavailable("the channel is draining: the peer takes no more calls on it")

@@ -357,6 +357,8 @@ cdef nghttp2_option *session_options(Limits limits) except NULL:
         raise MemoryError
     nghttp2_option_set_no_auto_window_update(option, 1)
     nghttp2_option_set_no_closed_streams(option, 1)
+    # gRPC's core sends blanks at the ends of grpc-message as they are.
+    nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1)
     nghttp2_option_set_max_outbound_ack(option, limits.max_outbound_acks)
     nghttp2_option_set_max_reserved_remote_streams(option, 0)
     # The precise limit is ours (spend_reset_token), for nghttp2's says INTERNAL_ERROR; this one stands behind it.

@@ -18,22 +18,25 @@ from time import monotonic
 from rich.console import Console
 
 from stateside.bench.processes import ProcessFailed, Stage
-from stateside.bench.report import Rounds, as_json, noise, print_table, rows
+from stateside.bench.report import Rounds, as_json, noise, print_table, rows, shown
 from stateside.bench.works import WORKS, Figures, Measurement, MeasurementFailed, Setting
 
 OUT = Path(__file__).resolve().parent / "out"
 TIME_LIMIT = 120.0
+BUSY_LOAD = 0.7
 
 
 def main() -> int:
     options = arguments()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     setting = Setting(
         folder=options.data / f"data-{os.getpid()}",
         seconds=options.seconds or (1.5 if options.quick else 4.0),
         warmup=0.5 if options.quick else 1.0,
         file_requests=60_000 if options.quick else 250_000,
     )
+    if (busy := os.getloadavg()[0]) > BUSY_LOAD:
+        console.print(f"[yellow]Others are at work on this machine (load {busy:.1f}): the figures will be rough.[/]")
     try:
         rounds, problems = asyncio.run(measure_all(options, setting, console))
     finally:
@@ -86,7 +89,7 @@ async def measure_all(options: argparse.Namespace, setting: Setting, console: Co
                 console.print(f"round {turn + 1}  {name:<18} failed", style="red")
                 continue
             rounds[name].append(figures)
-            said = "  ".join(f"{key} {value:,.5g}" for key, value in figures.items())
+            said = "  ".join(f"{key} {value:,.5g}" for key, value in shown(name, figures).items())
             console.print(f"round {turn + 1}  {name:<18} {monotonic() - begun:5.1f} s  {said}", soft_wrap=True)
     return rounds, list(problems.values())
 

@@ -8,8 +8,8 @@ import json
 import signal
 
 import uvloop
-from examples.shopping_cart.entity import ShoppingCart
 
+from examples.shopping_cart.entity import ShoppingCart
 from stateside.support import Stateside
 
 

@@ -1,6 +1,6 @@
 """`python -m stateside.bench.echo`: the compiled echo user function as a process.
 
-Says `{"port": n}` on stdout when it listens; on SIGTERM it says what it counted, and ends.
+Says `{"port": n}` on stdout when it listens; on SIGUSR1 it says what it has counted, on SIGTERM too, and ends.
 """
 
 import argparse
@@ -61,14 +61,18 @@ async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> Non
         f"/{ECHO_SERVICE}/Direct".encode(): direct,
     }
     server = Server(loop, handlers.get, limits=Limits(announced_streams=max_streams))
+
+    def say_counts() -> None:
+        print(json.dumps(counted(entities, direct, reports, server)), flush=True)
+
+    loop.add_signal_handler(signal.SIGUSR1, say_counts)
     print(json.dumps({"port": await server.listen_tcp("127.0.0.1", port)}), flush=True)
     await stopped.wait()
-    connections = server.counters["connections_total"]
+    say_counts()
     await server.close()
-    print(json.dumps(counted(entities, direct) | {"reports": reports.reports, "connections": connections}), flush=True)
 
 
-def counted(entities: EntityEcho, direct: DirectEcho) -> dict[str, Any]:
+def counted(entities: EntityEcho, direct: DirectEcho, reports: ReportError, server: Server) -> dict[str, Any]:
     names = (
         "inits",
         "replayed",
@@ -79,7 +83,12 @@ def counted(entities: EntityEcho, direct: DirectEcho) -> dict[str, Any]:
         "first_replayed_ns",
         "last_replayed_ns",
     )
-    return {name: getattr(entities, name) for name in names} | {"direct": direct.calls}
+    return {name: getattr(entities, name) for name in names} | {
+        "direct": direct.calls,
+        "reports": reports.reports,
+        "connections": server.connections,
+        "streams": server.streams,
+    }
 
 
 def main() -> None:

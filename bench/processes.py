@@ -56,6 +56,9 @@ class Process:
         except ValueError:
             raise self.failed(f"said {line!r} in place of JSON") from None
 
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     async def stop(self) -> list[str]:
         """SIGTERM, then SIGKILL if need be; the lines of stdout that nobody had read."""
         if self._process.returncode is None:

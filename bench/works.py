@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ MANY_ENTITIES = 50_000
 STREAMS_PER_CONNECTION = 100
 MANY_TIMEOUT = 60.0
 IDLE_SECONDS = 1.0
+PROBLEM_SHOWN_CHARS = 300
 PROXY_READY = re.compile(r"Stateside serves http://[^:]+:(\d+)")
 
 
@@ -144,15 +146,14 @@ async def commit_per_event(setting: Setting, stage: Stage) -> Figures:
 async def replay(setting: Setting, stage: Stage) -> Figures:
     """From the first command for a cold entity to its answer; between them lies the replay of all its events."""
     journal = f"lmdb:{stage.folder / 'journal'}"
-    one = {"entities": 1, "connections": 1, "in_flight": 1}
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, journal)
-    await load(stage, proxy_port, "fill", setting, count=REPLAYED_EVENTS // FILL_EVENTS, **one)
+    await load(stage, proxy_port, "fill", setting, alone=True, count=REPLAYED_EVENTS // FILL_EVENTS)
     await proxy.stop()
     await check_echo(echo)
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, journal)
-    result = await load(stage, proxy_port, "read", setting, count=1, **one)
+    result = await load(stage, proxy_port, "read", setting, alone=True, count=1)
     counted = await check_echo(echo)
     if counted["replayed"] != REPLAYED_EVENTS:
         raise MeasurementFailed(f"{counted['replayed']} events were replayed, not {REPLAYED_EVENTS}")
@@ -183,15 +184,16 @@ async def entities(setting: Setting, stage: Stage) -> Figures:
     proxy, proxy_port = await start_proxy(stage, port, "memory:")
     await asyncio.sleep(IDLE_SECONDS)
     before = memory(proxy.pid).resident
-    all_of_them = {"entities": MANY_ENTITIES, "count": MANY_ENTITIES}
-    result = await load(stage, proxy_port, "read", setting, **all_of_them)
+    result = await load(stage, proxy_port, "read", setting, entities=MANY_ENTITIES, count=MANY_ENTITIES)
     used = memory(proxy.pid).resident - before
-    await load(stage, proxy_port, "read", setting, **all_of_them)
+    active = (await echo_counts(echo))["streams"]
+    await load(stage, proxy_port, "read", setting, entities=MANY_ENTITIES, count=MANY_ENTITIES)
     counted = await check_echo(echo)
-    active = MANY_ENTITIES - (counted["inits"] - MANY_ENTITIES)  # each further init is one that had been passivated
     return {
         "active": active,
-        "bytes_each": used / MANY_ENTITIES,
+        "kept_active": 2 * MANY_ENTITIES
+        - counted["inits"],  # those that served the second command without a new stream
+        "bytes_each": used / active,
         "activations_per_s": result["calls_per_s"],
         "connections": counted["connections"],
     }
@@ -250,10 +252,13 @@ async def load(
     connections: int = CONNECTIONS,
     in_flight: int = RELAY_IN_FLIGHT,
     count: int = -1,
+    alone: bool = False,
     **watched: Process,
 ) -> Figures:
-    """Run the load generator; its figures, and for each watched process `<name>_cpu_us`: its CPU microseconds a
-    call."""
+    """Run the load generator; `alone`: one call at a time to one entity. Its figures, and `<name>_cpu_us` for each
+    watched process: its CPU microseconds a call."""
+    if alone:
+        entities = connections = in_flight = 1
     seconds = setting.seconds if count < 0 else MANY_TIMEOUT
     shape = ["--entities", entities, "--connections", connections, "--in-flight", in_flight, "--count", count]
     times = ["--warmup", setting.warmup, "--seconds", seconds]
@@ -261,12 +266,21 @@ async def load(
     generator = await stage.python("stateside.bench.load", "--port", port, "--work", work, *shape, *times, *watch)
     result = await generator.json(setting.warmup + seconds + 60)
     await generator.stop()
-    if result.pop("failed"):
-        raise MeasurementFailed(f"calls failed: {'; '.join(result['problems'])}")
+    if failed := result.pop("failed"):
+        first = " ".join(result["problems"][0].split())
+        raise MeasurementFailed(f"{failed} calls failed; the first: {first[:PROBLEM_SHOWN_CHARS]}")
     if not result["calls"] or 0 <= count != result["calls"]:
         raise MeasurementFailed(f"{result['calls']} calls were answered within {seconds:g} s")
     del result["problems"]
     return result | {f"{name}_cpu_us": s / result["calls"] * 1e6 for name, s in result.pop("cpu").items()}
+
+
+async def echo_counts(echo: Process) -> dict[str, Any]:
+    """What the echo has counted so far."""
+    echo.signal(signal.SIGUSR1)
+    while "inits" not in (counted := await echo.json()):
+        pass
+    return counted
 
 
 async def check_echo(echo: Process) -> dict[str, Any]:

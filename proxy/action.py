@@ -21,6 +21,7 @@ Life of an ActionCall:
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,12 @@ from stateside._speedups.wire import (
     ActionOut,
     ActionWriter,
     WireError,
-    headers_of_metadata,
     metadata_of_headers,
     scan_action_out,
 )
 from stateside.proto.status import Status
 from stateside.proxy import logs
-from stateside.proxy.effects import Onward, StandIn, origin_of
+from stateside.proxy.effects import Onward, StandIn, check_parts, origin_of
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Call, Channel
@@ -136,6 +136,7 @@ class Actions:
         self.loop = asyncio.get_running_loop()
         self.timeout = settings.action_timeout
         self.due = 0.0  # owned by Timers
+        self.touched = inf  # the last to be asked for its place
         self.waiting: dict[ActionCall, float] = {}  # since when
         self.update(model)
 
@@ -289,7 +290,10 @@ class ActionCall(Handler):
         """None after the call has ended over a malformed message."""
         self.actions.metrics.messages_out += 1
         try:
-            return scan_action_out(message)
+            reply = scan_action_out(message)
+            if reply.side_effects or reply.forward is not None or reply.metadata is not None:
+                check_parts(reply)
+            return reply
         except WireError as error:
             self._violation(f"sent a malformed ActionResponse: {error}")
             return None
@@ -410,7 +414,7 @@ class ReplyStream(ActionCall):
         elif reply.action == ACTION_REPLY:
             self.actions.router.check_type(client, self.method, reply.type_url)
             if reply.metadata is not None:
-                client.start(headers_of_metadata(reply.metadata))  # does nothing after the first reply
+                self.actions.router.start(client, self.method, reply.metadata)
             if not client.send(reply.payload):
                 self.is_full = True
                 if self.stream is not None:

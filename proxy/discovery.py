@@ -85,7 +85,11 @@ class Discovery:
         self._lost.clear()
         channel = self._channel = await connect(self._settings)
         channel.on_change = self._on_change
-        answer = await unary(channel, DISCOVER, proxy_info().SerializeToString(), self._settings.discovery_timeout)
+        try:
+            answer = await unary(channel, DISCOVER, proxy_info().SerializeToString(), self._settings.discovery_timeout)
+        except BaseException:
+            channel.close()  # the next attempt makes its own
+            raise
         try:
             spec = cloudstate.EntitySpec.FromString(answer)
         except Exception as error:

@@ -14,13 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from stateside._speedups.h2 import Call, Handler, Headers, ServerCall
-from stateside._speedups.wire import ACTION_FORWARD
+from google.protobuf.message import DecodeError
+
+from stateside._speedups.h2 import Call, Handler, ServerCall
+from stateside._speedups.wire import ACTION_FORWARD, WireError
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
 
 if TYPE_CHECKING:
+    from stateside._speedups.h2 import Headers
     from stateside.proxy.router import Router
 
 log = logs.get(__name__)
@@ -44,6 +47,18 @@ class Reply(Protocol):
     forward: bytes | None
     description: str
     side_effects: Sequence[bytes]
+
+
+def check_parts(reply: Reply) -> None:
+    """Raise WireError when a part of the reply that is looked into only later is malformed. Before its events are
+    stored."""
+    try:
+        for effect in reply.side_effects:
+            cloudstate.SideEffect.FromString(effect)
+        cloudstate.Forward.FromString(reply.forward or b"")
+        cloudstate.Metadata.FromString(reply.metadata or b"")
+    except DecodeError as error:
+        raise WireError(f"side effect, forward or metadata: {error}") from error
 
 
 class Items(Protocol):

@@ -1,287 +1,44 @@
-"""Event sourced entities: the state machine between a command and its reply.
+"""Event sourced entities: what they do besides the common life of an instance (activation.py; spec core 4).
 
-On the way of a command this file stands in the middle: `EntityMethod.on_request` takes the client's bytes from the
-transport, finds the `Activation` of the entity key, and the activation passes the command to the user function over
-its own stream, stores the events of the reply, and answers the client. There is no task and no future on that way:
-every method below is called from a transport, journal or timer callback and returns at once.
-
-One command at a time is with the user function; the others wait in the activation's stash. What the user function,
-the client and the journal may do, and what each of it leads to, is the table at the end of this file (spec core 4).
+An instance begins with the latest snapshot and the events behind it, read page by page and paced by the stream's flow
+control. A reply may carry events and a snapshot: they are appended in one step before the client hears of anything.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from enum import IntEnum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from stateside._speedups.h2 import ClientCall, Handler, ServerCall
 from stateside._speedups.wire import (
     ACTION_FAILURE,
-    ACTION_FORWARD,
-    ACTION_REPLY,
-    KIND_FAILURE,
-    KIND_REPLY,
-    CommandWriter,
-    KeyScanner,
     StreamOut,
     WireError,
     frame_events,
     scan_event_sourced_out,
     write_init,
 )
-from stateside.journal.contract import (
-    Corrupt,
-    Full,
-    Head,
-    Journal,
-    JournalError,
-    Page,
-    SequenceTaken,
-    StaleEpoch,
-    TooLarge,
-)
-from stateside.proto.status import Status
-from stateside.proxy import logs
-from stateside.proxy.effects import Onward
+from stateside.proxy.activation import Activation, Entities, State
 
 if TYPE_CHECKING:
-    from stateside._speedups.h2 import Call, Channel
-    from stateside.proxy.config import Settings
-    from stateside.proxy.metrics import EventSourcedMetrics
-    from stateside.proxy.router import Router
-    from stateside.proxy.spec import EntityModel, MethodModel
-    from stateside.proxy.timers import Timers
-    from stateside.proxy.userfunction import UserFunction
-
-STREAM_PATH = b"/cloudstate.eventsourced.EventSourced/handle"
-COMMAND_MEMBER = 3  # EventSourcedStreamIn.command
-CRASH_CLOSE_TIMEOUT = 1.0  # seconds that a failed stream gets to complete by itself before it is reset
-
-log = logs.get(__name__)
+    from stateside._speedups.h2 import Call, ClientCall
+    from stateside.journal.contract import Head, JournalError, Page
+    from stateside.proxy.activation import Reply
 
 
-class State(IntEnum):
-    """Where an activation stands. `touched` is the moment of the last progress within it."""
+class EventSourced(Activation):
+    """One instance. `last_sequence` is the number of its last event."""
 
-    OPENING = 0  # waiting for a stream to the user function and for the head of the log
-    REPLAYING = 1  # init sent, events on their way
-    READY = 2  # idle
-    BUSY = 3  # one command is with the user function
-    STORING = 4  # its events are with the journal
-    CLOSING = 5  # half-closed; waiting for the user function to complete its side
-    GONE = 6
+    __slots__ = ()
 
+    # --- replay ------------------------------------------------------------------------------------------------------
 
-class Close(IntEnum):
-    """Why a stream is being closed decides what follows it."""
-
-    PASSIVATE = 0  # a new instance only if commands arrived meanwhile
-    RESTART = 1  # the user function asked for a new instance: open it now
-    CRASH = 2  # like PASSIVATE; counted as a failure
-
-
-# gRPC status of an append or a read that the journal refused.
-JOURNAL_STATUS: dict[type[JournalError], Status] = {
-    Full: Status.RESOURCE_EXHAUSTED,
-    TooLarge: Status.RESOURCE_EXHAUSTED,
-    SequenceTaken: Status.ABORTED,
-    StaleEpoch: Status.UNAVAILABLE,
-    Corrupt: Status.DATA_LOSS,
-}
-
-Stashed = tuple[ServerCall, "EntityMethod", bytes, float]
-
-
-class EntityMethod(Handler):
-    """One method of an event sourced service, as the transport calls it."""
-
-    __slots__ = ("_active", "_scan", "entities", "model", "name", "output_type_url", "write")
-
-    def __init__(self, entities: Entities, model: MethodModel) -> None:
-        self.unary = True
-        self.entities = entities
-        self.model = model
-        self.name = f"{entities.model.service_name}.{model.name}"
-        self.output_type_url = model.output_type_url
-        self.write = CommandWriter(COMMAND_MEMBER, model.name, model.input_type_url).write
-        self._scan = KeyScanner(model.key_fields, model.enums).scan
-        self._active = entities.active
-
-    def on_request(self, call: ServerCall, message: bytes) -> None:
-        try:
-            key = self._scan(message)
-        except WireError as error:
-            call.fail(Status.INVALID_ARGUMENT, f"{self.name}: malformed request: {error}")
-            return
-        activation = self._active.get(key)
-        if activation is None:
-            if not key:
-                call.fail(Status.INVALID_ARGUMENT, f"{self.name}: the entity key is empty")
-                return
-            activation = self.entities.activate(key, call)
-            if activation is None:
-                return
-        ON_COMMAND[activation.state](activation, call, self, message)
-
-
-class Entities:
-    """All active instances of one event sourced service, and what they share.
-
-    Bounded by `max_entities` instances over the process and `stash_depth` commands waiting at each instance.
-    """
-
-    def __init__(
-        self,
-        model: EntityModel,
-        settings: Settings,
-        *,
-        journal: Journal,
-        user_function: UserFunction,
-        timers: Timers,
-        metrics: EventSourcedMetrics,
-        router: Router,
-    ) -> None:
-        self.active: dict[str, Activation] = {}
-        self.journal = journal
-        self.user_function = user_function
-        self.timers = timers
-        self.metrics = metrics
-        self.router = router
-        self.settings = settings
-        self.update(model)
-
-    def update(self, model: EntityModel) -> None:
-        """Serve `model` from now on: at start, and when the user function came back with another one."""
-        self.model = model
-        self.relay_timeout = self.settings.relay_timeout
-        self.stash_depth = self.settings.stash_depth
-        idle = model.passivation_timeout
-        self.passivation_timeout = idle if idle is not None else self.settings.passivation_timeout
-        # Seconds of standstill after which ON_TIMEOUT is called, by state; 0 = never.
-        self.timeouts = tuple(
-            {
-                State.OPENING: self.relay_timeout,
-                State.REPLAYING: self.relay_timeout,
-                State.READY: self.passivation_timeout,
-                State.BUSY: self.relay_timeout,
-                State.STORING: 0.0,  # the journal always answers
-                State.CLOSING: self.settings.stream_close_timeout,
-                State.GONE: 0.0,
-            }.values()
-        )
-        self.check_interval = min(t for t in self.timeouts if t)
-        # Some libraries never complete a stream that they have failed, and commands may wait for it: insist earlier.
-        self.crash_close_timeout = min(self.settings.stream_close_timeout, CRASH_CLOSE_TIMEOUT)
-        self.methods = {method.name: EntityMethod(self, method) for method in model.methods}
-
-    def activate(self, key: str, call: ServerCall) -> Activation | None:
-        """A new instance for its first command; None after refusing the call because there are too many."""
-        if self.router.active_instances() >= self.settings.max_entities and not self.timers.evict(1):
-            call.fail(
-                Status.RESOURCE_EXHAUSTED, f"max_entities ({self.settings.max_entities}) instances are active and busy"
-            )
-            return None
-        activation = Activation(self, key)
-        self.active[key] = activation
-        activation.open()
-        return activation
-
-    def report(self, text: str) -> None:
-        """Tell the user function, and the log, that it broke a rule."""
-        log.warning("user function broke the protocol", service=self.model.service_name, problem=text)
-        self.router.report(text)
-
-
-class Activation(Handler):
-    """One active entity instance: its stream to the user function, its place in the journal, its waiting commands.
-
-    It is the transport's handler of its own stream and the journal's waiter for its own requests.
-    """
-
-    __slots__ = (
-        "activated",
-        "channel",
-        "client",
-        "close_as",
-        "command_id",
-        "due",
-        "entities",
-        "key",
-        "key_utf8",
-        "last_sequence",
-        "log_id",
-        "method",
-        "received",
-        "reply",
-        "sent",
-        "served",
-        "stash",
-        "state",
-        "stored_from",
-        "stream",
-        "touched",
-    )
-
-    def __init__(self, entities: Entities, key: str) -> None:
-        self.entities = entities
-        self.key = key
-        self.key_utf8 = key.encode()
-        self.log_id = f"{entities.model.persistence_id}|{key}"
-        self.stash: deque[Stashed] | None = None  # made when needed: most instances never need one
-        self.state = State.GONE
-        self.due = 0.0  # owned by Timers
-        self.channel: Channel | None = None  # owned by UserFunction
-        self._forget()
-
-    def _forget(self) -> None:
-        """Everything that belongs to one stream only."""
-        self.stream: ClientCall | None = None
-        self.client: ServerCall | None = None
-        self.method: EntityMethod | None = None
-        self.reply: StreamOut | None = None
-        self.close_as: Close | None = None
-        self.command_id = 0
-        self.served = 0
-        self.last_sequence = 0
-        self.received = self.sent = self.stored_from = 0.0
-
-    # --- opening and replaying ---------------------------------------------------------------------------------------
-
-    def open(self) -> None:
-        """Begin a life: ask for a stream, then for the head of the log, then replay."""
-        self._forget()
-        self.touched = self.activated = monotonic()
-        self.state = State.OPENING
-        self.entities.metrics.activated_entities += 1
-        self.entities.timers.watch(self, self.touched + self.entities.check_interval)
-        self.entities.user_function.request(STREAM_PATH, self)
-
-    def on_stream(self, stream: ClientCall) -> None:
-        """The user function's connection pool gives a stream."""
-        self.stream = stream
-        self.entities.journal.load(self.log_id, self)
-
-    def on_no_stream(self, status: Status, reason: str) -> None:
-        """There is no stream to be had: everybody who waits is told at once."""
-        self._fail_stash(status, reason)
-        self._end()
-
-    def on_loaded(self, head: Head | None, error: JournalError | None) -> None:
-        if self.state != State.OPENING or self.stream is None:
-            return  # the stream ended while the journal was asked
-        if head is None:
-            self._recovery_failed(error)
-            return
+    def _begin(self, head: Head, stream: ClientCall) -> None:
         entities = self.entities
         if head.snapshot is not None:
             entities.metrics.loaded_snapshots += 1
             entities.metrics.loaded_snapshot_bytes += len(head.snapshot)
         self.last_sequence = head.snapshot_sequence
-        self.stream.send(write_init(entities.model.service_name, self.key, head.snapshot_sequence, head.snapshot))
-        self.state = State.REPLAYING
+        stream.send(write_init(entities.model.service_name, self.key, head.snapshot_sequence, head.snapshot))
         if head.last_sequence > head.snapshot_sequence:
             self._read_on()
         else:
@@ -297,6 +54,8 @@ class Activation(Handler):
         if page is None:
             self._recovery_failed(error)
             return
+        if page.first_sequence != self.last_sequence + 1:
+            return  # asked for by an earlier life, or twice
         frames = frame_events(page.first_sequence, page.events)
         self.touched = monotonic()
         self.last_sequence += len(page.events)
@@ -307,7 +66,7 @@ class Activation(Handler):
         if not page.more:
             self._recovered()
         elif flowing:
-            # Through the timers, not by recursion: a long log must neither deepen the stack nor keep the loop.
+            # Through the loop, not by recursion: a long log must neither deepen the stack nor keep the loop.
             self.entities.timers.soon(self._replay_more, self.stream)
 
     def _replay_more(self, stream: ClientCall) -> None:
@@ -315,380 +74,46 @@ class Activation(Handler):
             self._read_on()
 
     def on_drain(self, call: Call) -> None:
-        if self.state == State.REPLAYING:
+        if self.state == State.REPLAYING and call is self.stream:
             self._read_on()
-
-    def _recovered(self) -> None:
-        now = monotonic()
-        self.entities.metrics.recovery_time.observe(now - self.activated)
-        self._ready(now)
-
-    def _recovery_failed(self, error: JournalError | None) -> None:
-        log.error("entity cannot be recovered", entity=self.log_id, error=str(error))
-        status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)  # type: ignore[arg-type]
-        self._fail_stash(status, f"entity {self.log_id} cannot be recovered: {error}")
-        self._close(Close.CRASH)
-
-    # --- commands ----------------------------------------------------------------------------------------------------
-
-    def _ready(self, now: float) -> None:
-        """Idle: take the next waiting command, or wait for one."""
-        self.state = State.READY
-        self.touched = now
-        entities = self.entities
-        if entities.user_function.waiting:
-            self._make_room()
-        elif self.stash:
-            self._unstash(now)
-
-    def _make_room(self) -> None:
-        """Others wait for a stream. Give ours up when idle, or after a fair share of commands."""
-        self.served += 1
-        if self.stash and self.served < self.entities.settings.fair_share:
-            self._unstash(monotonic())
-        else:
-            self._close(Close.PASSIVATE)
-
-    def _unstash(self, now: float) -> None:
-        stash = self.stash
-        metrics = self.entities.metrics
-        while stash:
-            call, method, payload, received = stash.popleft()
-            metrics.unstashed_commands += 1
-            metrics.command_stash_time.observe(now - received)
-            if not call.ended:  # the client may have gone while its command waited
-                self._send(call, method, payload, received)
-                return
-
-    def on_ready_command(self, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
-        self.entities.metrics.received_commands += 1
-        self._send(call, method, payload, monotonic())
-
-    def _send(self, call: ServerCall, method: EntityMethod, payload: bytes, received: float) -> None:
-        self.state = State.BUSY
-        self.client = call
-        self.method = method
-        self.command_id = command_id = self.command_id + 1
-        self.received = received
-        self.touched = self.sent = monotonic()
-        self.stream.send(method.write(self.key_utf8, command_id, payload))  # type: ignore[union-attr]
-
-    def on_early_command(self, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
-        """Any state but READY: the command waits its turn."""
-        metrics = self.entities.metrics
-        metrics.received_commands += 1
-        if self.stash is None:
-            self.stash = deque()
-        elif len(self.stash) >= self.entities.stash_depth:
-            metrics.refused_commands += 1
-            call.fail(
-                Status.RESOURCE_EXHAUSTED,
-                f"{self.entities.stash_depth} commands (stash_depth) already wait for entity {self.log_id}",
-            )
-            return
-        metrics.stashed_commands += 1
-        self.stash.append((call, method, payload, monotonic()))
 
     # --- replies -----------------------------------------------------------------------------------------------------
 
     def on_message(self, call: Call, message: bytes) -> None:
         try:
             reply = scan_event_sourced_out(message)
+            if not self._expected(call, reply):
+                return
         except WireError as error:
-            self._violation("Unexpected entity message", f"sent a malformed message: {error}")
-            return
-        if self.state != State.BUSY or reply.kind != KIND_REPLY or reply.command_id != self.command_id:
-            self._odd_message(reply)
+            self._malformed(call, error)
             return
         now = monotonic()
-        metrics = self.entities.metrics
-        metrics.command_processing_time.observe(now - self.sent)
+        self.entities.metrics.command_processing_time.observe(now - self.sent)
         if reply.action == ACTION_FAILURE:
-            self._failed(reply, now)
+            self._failed(reply, now, changes=bool(reply.events), restart=reply.restart)
         elif reply.events:
             self._store(reply, now)
+            self.entities.journal.append(self.log_id, self.last_sequence + 1, reply.events, reply.snapshot, self)
         else:
             if reply.snapshot is not None:
                 self._report("sent a snapshot without events; it was ignored")
             self._answer(reply, now)
 
-    def _store(self, reply: StreamOut, now: float) -> None:
-        self.state = State.STORING
-        self.reply = reply
-        self.stored_from = now
-        self.entities.journal.append(self.log_id, self.last_sequence + 1, reply.events, reply.snapshot, self)
-
-    def on_appended(self, error: JournalError | None) -> None:
-        reply = self.reply
-        self.reply = None
-        if reply is None:
-            return
-        if error is not None:
-            self._not_stored(error)
-            return
-        now = monotonic()
-        count = len(reply.events)
-        self.last_sequence += count
+    def _stored(self, reply: Reply) -> None:
+        assert isinstance(reply, StreamOut)
+        self.last_sequence += len(reply.events)
         metrics = self.entities.metrics
-        metrics.persist_time.observe(now - self.stored_from)
-        metrics.persisted_events += count
+        metrics.persisted_events += len(reply.events)
         metrics.persisted_event_bytes += sum(map(len, reply.events))
         if reply.snapshot is not None:
             metrics.persisted_snapshots += 1
             metrics.persisted_snapshot_bytes += len(reply.snapshot)
-        self._answer(reply, now)
-
-    def _answer(self, reply: StreamOut, now: float) -> None:
-        """Release the client, then go on with the next command; effects and forwards may target this very entity."""
-        client, method = self._completed(now)
-        if reply.side_effects or reply.action == ACTION_FORWARD:
-            Onward(self.entities.router, client, method, reply, self.key).run()
-        elif reply.action == ACTION_REPLY and reply.metadata is None and reply.type_url == method.output_type_url:
-            client.reply(reply.payload)
-        else:
-            self.entities.router.answer(client, method, reply)
-        self._next(now)
-
-    def _next(self, now: float) -> None:
-        """The command is done with: go on, unless the stream ended or was condemned while the journal was asked."""
-        if self.stream is None:
-            self._end()
-        elif self.close_as is not None:
-            self._close(self.close_as)
-        else:
-            self._ready(now)
-
-    def _completed(self, now: float) -> tuple[ServerCall, EntityMethod]:
-        client, method = self.client, self.method
-        assert client is not None and method is not None
-        self.client = self.method = None
-        metrics = self.entities.metrics
-        metrics.completed_commands += 1
-        metrics.command_total_time.observe(now - self.received)
-        return client, method
-
-    def _failed(self, reply: StreamOut, now: float) -> None:
-        """The command failed: nothing of it is kept. If events came along, or a restart is asked for, what the user
-        function has in memory is not what is stored, so a new instance follows."""
-        client, _ = self._completed(now)
-        self.entities.metrics.failed_commands += 1
-        if reply.events:
-            self._report("sent events together with a failure; they were discarded and the instance restarts")
-        client.fail(Status.UNKNOWN, reply.description)
-        if reply.restart or reply.events:
-            self._close(Close.RESTART)
-        else:
-            self._ready(now)
-
-    def _not_stored(self, error: JournalError) -> None:
-        """The journal refused: the client learns why, and the user function's state, which is ahead now, is thrown
-        away."""
-        log.error("events were not stored", entity=self.log_id, error=str(error))
-        client, method = self._completed(monotonic())
-        status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)
-        client.fail(status, f"{method.name}: the events were not stored: {error}")
-        self.close_as = Close.CRASH
-        self._next(monotonic())
-
-    # --- what should not happen --------------------------------------------------------------------------------------
-
-    def _odd_message(self, reply: StreamOut) -> None:
-        """A message that does not answer the command in flight (spec core 4.3 rows 11-13, 4.4 rows 15-18)."""
-        if self.state == State.CLOSING or self.state == State.GONE:
-            return  # said while being closed: too late to matter
-        if reply.kind == KIND_FAILURE:
-            if self.client is not None and reply.command_id == self.command_id:
-                self.entities.metrics.failed_commands += 1
-            log.error("user function failed an entity", entity=self.log_id, description=reply.description)
-            self._crash("Unexpected entity failure")
-        elif reply.kind != KIND_REPLY:
-            self._violation("Unexpected entity message", "sent a message that is neither reply nor failure")
-        elif self.state == State.BUSY:
-            expected = f"reply to command {self.command_id} was expected"
-            self._violation("Unexpected entity reply", f"replied to command {reply.command_id} where the {expected}")
-        elif self.state == State.STORING:
-            self._violation("", f"replied again (to command {reply.command_id}) before its first reply was stored")
-        else:
-            self._violation(
-                "Unexpected entity reply", f"replied to command {reply.command_id} while none was in flight"
-            )
-
-    def _violation(self, answer: str, problem: str) -> None:
-        self._report(problem)
-        self._crash(answer)
-
-    def _report(self, problem: str) -> None:
-        self.entities.report(f"Entity {self.key} of {self.entities.model.service_name}: the user function {problem}.")
-
-    def _crash(self, answer: str) -> None:
-        """End the instance. The command in flight fails; those that wait go to the next instance, unless it was the
-        replay that failed, which would only fail again."""
-        if self.state == State.REPLAYING or self.state == State.OPENING:
-            self._fail_stash(Status.UNKNOWN, answer)
-        elif self.state != State.STORING:  # there the journal's answer decides what the client hears
-            self._fail_client(Status.UNKNOWN, answer)
-        self._close(Close.CRASH)
-
-    def _fail_client(self, status: Status, text: str) -> None:
-        if self.client is not None:
-            client, _ = self._completed(monotonic())
-            client.fail(status, text)
-
-    def _fail_stash(self, status: Status, text: str) -> None:
-        stash, self.stash = self.stash, None
-        for call, *_ in stash or ():
-            self.entities.metrics.unstashed_commands += 1
-            self.entities.metrics.completed_commands += 1
-            call.fail(status, text)
-
-    # --- the end -----------------------------------------------------------------------------------------------------
-
-    def _close(self, how: Close) -> None:
-        """Half-close and wait for the user function to complete its side (never a reset: spec core 16 #5)."""
-        self.close_as = how
-        if self.state == State.STORING and self.reply is not None:
-            return  # `on_appended` comes first
-        if self.stream is not None:
-            self.stream.half_close()
-        self.state = State.CLOSING
-        self.touched = monotonic()
-        self.entities.timers.watch(self, self.touched + self._timeout())
-
-    def on_end(self, call: ClientCall, status: int, message: str) -> None:
-        """The stream is over, for whatever reason."""
-        if call is not self.stream:
-            return
-        self.stream = None
-        self.entities.user_function.release(self)
-        ON_STREAM_END[self.state](self, call, status, message)
-
-    def on_unready_stream_end(self, call: ClientCall, status: int, message: str) -> None:
-        """While opening or replaying: nobody's command has reached the user function."""
-        if status == Status.OK:
-            self._fail_stash(Status.UNKNOWN, "Unexpected entity termination")
-        else:
-            self._fail_stash(
-                Status.UNAVAILABLE, f"the user function is not available: {message or Status(status).name}"
-            )
-        self._end()
-
-    def on_ready_stream_end(self, call: ClientCall, status: int, message: str) -> None:
-        self._end()
-
-    def on_busy_stream_end(self, call: ClientCall, status: int, message: str) -> None:
-        if call.unprocessed:
-            self._fail_client(Status.UNAVAILABLE, f"the user function refused the stream: {message}")
-        else:
-            self._fail_client(Status.UNKNOWN, "Unexpected entity termination")
-        self._end()
-
-    def on_storing_stream_end(self, call: ClientCall, status: int, message: str) -> None:
-        """The journal's answer decides what the client hears; `_next` ends the instance then."""
-
-    def on_closing_stream_end(self, call: ClientCall, status: int, message: str) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        """This life is over. A next one begins at once if the user function asked for it or commands wait."""
-        entities = self.entities
-        metrics = entities.metrics
-        metrics.passivated_entities += 1
-        metrics.entity_active_time.observe(monotonic() - self.activated)
-        if self.close_as is None or self.close_as == Close.CRASH:
-            metrics.failed_entities += 1
-        restart = self.close_as == Close.RESTART
-        self.state = State.GONE
-        self._drop_ended()
-        entities.user_function.withdraw(self)
-        if restart or self.stash:
-            self.open()
-        else:
-            del entities.active[self.key]
-            entities.timers.forget(self)
-
-    def _drop_ended(self) -> None:
-        if self.stash:
-            self.stash = deque(stashed for stashed in self.stash if not stashed[0].ended)
-
-    # --- time --------------------------------------------------------------------------------------------------------
-
-    def on_time(self, now: float) -> float:
-        """Timers ask; the answer is when to ask again (0.0: never)."""
-        timeout = self._timeout()
-        if not timeout:
-            return now + self.entities.check_interval if self.state != State.GONE else 0.0
-        if now < self.touched + timeout:
-            return self.touched + timeout
-        ON_TIMEOUT[self.state](self)
-        return now + self.entities.check_interval if self.state != State.GONE else 0.0
-
-    def _timeout(self) -> float:
-        if self.state == State.CLOSING and self.close_as == Close.CRASH:
-            return self.entities.crash_close_timeout
-        return self.entities.timeouts[self.state]
-
-    def on_unready_timeout(self) -> None:
-        text = f"entity {self.log_id} could not be activated within relay_timeout ({self.entities.relay_timeout:g} s)"
-        self._fail_stash(Status.UNAVAILABLE, text)
-        self._abandon()
-
-    def on_ready_timeout(self) -> None:
-        self._close(Close.PASSIVATE)
-
-    def on_busy_timeout(self) -> None:
-        """The user function is silent: the client is told, the key is freed, whatever it still says is not heard."""
-        text = f"the user function did not answer within relay_timeout ({self.entities.relay_timeout:g} s)"
-        self._report(f"did not answer command {self.command_id} within relay_timeout")
-        self._fail_client(Status.DEADLINE_EXCEEDED, text)
-        self._abandon()
-
-    def on_closing_timeout(self) -> None:
-        if self.close_as != Close.CRASH:
-            self._report("did not complete its side of the stream after it was half-closed")
-        self._abandon()
-
-    def _abandon(self) -> None:
-        """Reset the stream and end without waiting for the user function."""
-        stream, self.stream = self.stream, None
-        if stream is not None:
-            stream.cancel()
-            self.entities.user_function.release(self)
-        self._end()
-
-    def evict(self) -> bool:
-        """Passivate now if idle; somebody needs the room."""
-        if self.state != State.READY or self.stash:
-            return False
-        self._close(Close.PASSIVATE)
-        return True
 
 
-# The machine as a table: one column per state, one row per kind of event.
-_A = Activation
-ON_COMMAND: tuple[Callable[[Activation, ServerCall, EntityMethod, bytes], None], ...] = (
-    _A.on_early_command,  # OPENING
-    _A.on_early_command,  # REPLAYING
-    _A.on_ready_command,  # READY
-    _A.on_early_command,  # BUSY
-    _A.on_early_command,  # STORING
-    _A.on_early_command,  # CLOSING: for the next instance
-    _A.on_early_command,  # GONE: only within `_end`
-)
-ON_STREAM_END: tuple[Callable[[Activation, ClientCall, int, str], None], ...] = (
-    _A.on_unready_stream_end,  # OPENING
-    _A.on_unready_stream_end,  # REPLAYING
-    _A.on_ready_stream_end,  # READY
-    _A.on_busy_stream_end,  # BUSY
-    _A.on_storing_stream_end,  # STORING
-    _A.on_closing_stream_end,  # CLOSING
-    _A.on_closing_stream_end,  # GONE
-)
-ON_TIMEOUT: tuple[Callable[[Activation], None], ...] = (
-    _A.on_unready_timeout,  # OPENING
-    _A.on_unready_timeout,  # REPLAYING
-    _A.on_ready_timeout,  # READY
-    _A.on_busy_timeout,  # BUSY
-    _A.on_ready_timeout,  # STORING: no timeout, the journal always answers
-    _A.on_closing_timeout,  # CLOSING
-    _A.on_closing_timeout,  # GONE
-)
+class EventSourcedEntities(Entities):
+    """All instances of one event sourced service."""
+
+    stream_path = b"/cloudstate.eventsourced.EventSourced/handle"
+    command_member = 3  # EventSourcedStreamIn.command
+    noun = "entity"
+    instance = EventSourced

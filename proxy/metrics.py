@@ -26,7 +26,7 @@ QUANTILES = (0.5, 0.95, 0.99, 1.0)
 PREFIX = "cloudstate_eventsourced_"
 LABEL = "entity_name"
 
-# attribute of EventSourcedMetrics -> help text; the name is PREFIX + attribute (+ _total or _seconds)
+# attribute of EntityMetrics -> help text; the name is PREFIX + attribute (+ _total or _seconds)
 COUNTERS = {
     "activated_entities": "Entity instances created",
     "passivated_entities": "Entity instances ended, for whatever reason",
@@ -156,7 +156,7 @@ class _Window:
         self.highest = 0.0
 
 
-class EventSourcedMetrics:
+class EntityMetrics:
     """All figures of one event sourced entity type, to be incremented in place."""
 
     __slots__ = ("entity_name", *COUNTERS, *HISTOGRAMS, *SUMMARIES)
@@ -218,13 +218,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self._actions: dict[str, ActionMetrics] = {}
-        self._event_sourced: dict[str, EventSourcedMetrics] = {}
+        self._event_sourced: dict[str, EntityMetrics] = {}
         self._readings: list[tuple[str, str, str, Callable[[], float]]] = []
         self._registry: CollectorRegistry | None = None
 
-    def event_sourced(self, entity_name: str) -> EventSourcedMetrics:
+    def event_sourced(self, entity_name: str) -> EntityMetrics:
         """The figures of an entity type, by its persistence id."""
-        return self._event_sourced.setdefault(entity_name, EventSourcedMetrics(entity_name))
+        return self._event_sourced.setdefault(entity_name, EntityMetrics(entity_name))
 
     def action(self, service: str) -> ActionMetrics:
         """The figures of an action, by the name of its service."""

@@ -14,8 +14,8 @@ from stateside._speedups.wire import ACTION_FAILURE, ACTION_REPLY, ActionOut, he
 from stateside.proto.status import Status
 from stateside.proxy import logs
 from stateside.proxy.action import ActionMethod, Actions
+from stateside.proxy.activation import Entities, EntityMethod
 from stateside.proxy.effects import StandIn, origin_of
-from stateside.proxy.eventsourced import Entities, EntityMethod
 from stateside.proxy.spec import EntityModel, ServiceModel
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stateside.proxy.effects import Client, Method, Reply
     from stateside.proxy.timers import Timers
 
+MAX_REPLY_HEADERS = 50
 MAX_TYPE_WARNINGS = 100  # distinct (method, type) pairs reported; each once
 
 log = logs.get(__name__)
@@ -99,13 +100,20 @@ class Router:
         if reply.action == ACTION_REPLY:
             self.check_type(client, method, reply.type_url)
             if reply.metadata is not None:
-                client.start(headers_of_metadata(reply.metadata))
+                self.start(client, method, reply.metadata)
             client.send(reply.payload)
             client.finish()
         elif reply.action == ACTION_FAILURE:
             client.finish(Status.UNKNOWN, reply.description)
         else:
             self._no_answer(client, method, reply)
+
+    def start(self, client: Client, method: Method, metadata: bytes) -> None:
+        """Metadata of the first reply becomes response headers (spec core 8.2); that of later ones has no effect."""
+        headers = headers_of_metadata(metadata)
+        if len(headers) > MAX_REPLY_HEADERS:
+            log.warning("reply metadata dropped: there are too many entries", method=method.name, entries=len(headers))
+        client.start(headers[:MAX_REPLY_HEADERS])
 
     def _no_answer(self, client: Client, method: Method, reply: Reply) -> None:
         """Only an action may stay silent, but then a client is left without its message all the same."""

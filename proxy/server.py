@@ -23,10 +23,11 @@ from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
 from stateside.proxy import http1, logs, reflection
 from stateside.proxy.action import Actions
+from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import Settings
 from stateside.proxy.discovery import Discovery
-from stateside.proxy.eventsourced import Entities
+from stateside.proxy.eventsourced import EventSourcedEntities
 from stateside.proxy.health import Health
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
@@ -40,6 +41,11 @@ EXIT_OK = 0
 EXIT_CONFIG = 2
 EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
 
+# entity type -> what keeps its instances
+ENTITIES: dict[str, type[Entities]] = {
+    "cloudstate.eventsourced.EventSourced": EventSourcedEntities,
+}
+
 log = logs.get(__name__)
 
 
@@ -47,10 +53,6 @@ def main(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
     logs.configure(settings)
     return uvloop.run(Proxy(settings).run())
-
-
-class JournalUnavailable(Exception):
-    """The journal cannot be opened. The text is one line for the operator."""
 
 
 class Proxy:
@@ -70,26 +72,19 @@ class Proxy:
         try:
             await self._build()
         except OSError as error:
-            return refuse(error)
+            print(f"stateside: {error}", file=sys.stderr)
+            return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
         watch = asyncio.create_task(self._watch_journal())
         stop = asyncio.create_task(self._stop.wait())
         await asyncio.wait((discovery, stop), return_when=asyncio.FIRST_COMPLETED)
-        if discovery.done() and not discovery.cancelled():
-            self._discovery_failed(discovery.exception())
+        if discovery.done() and not discovery.cancelled() and discovery.exception() is not None:
+            log.error("stopping: discovery failed", exc_info=discovery.exception())
+            self.exit_code = EXIT_BROKEN
         watch.cancel()
         discovery.cancel()
         await self._drain()
         return self.exit_code
-
-    def _discovery_failed(self, error: BaseException | None) -> None:
-        """Nothing that the user function says ends discovery: this is about the proxy itself."""
-        unavailable = error.subgroup(JournalUnavailable) if isinstance(error, BaseExceptionGroup) else None
-        if unavailable is not None:
-            self.exit_code = refuse(unavailable.exceptions[0])
-        elif error is not None:
-            log.error("stopping: discovery failed", exc_info=error)
-            self.exit_code = EXIT_BROKEN
 
     def stop(self, exit_code: int = EXIT_OK) -> None:
         """Begin the drain."""
@@ -146,7 +141,7 @@ class Proxy:
                 router=router,
             )
         assert self.journal is not None
-        return Entities(
+        return ENTITIES[model.entity_type](
             model,
             self.settings,
             journal=self.journal,
@@ -158,8 +153,8 @@ class Proxy:
 
     async def _found(self, model: ServiceModel) -> None:
         """The user function was discovered: serve what it offers."""
-        if model.is_stored and self.journal is None:
-            await self._open_journal()
+        if model.is_stored and self.journal is None and not await self._open_journal():
+            return
         self.router.update(model)
         self.router.add(reflection.handlers(model))
         self.server.forget()
@@ -168,7 +163,8 @@ class Proxy:
         if not self.port:
             await self._listen()
 
-    async def _open_journal(self) -> None:
+    async def _open_journal(self) -> bool:
+        """False: it cannot be opened, and the proxy stops."""
         settings = self.settings
         try:
             journal = open_journal(
@@ -176,12 +172,21 @@ class Proxy:
             )
             await journal.open()
         except (JournalError, OSError) as error:
-            raise JournalUnavailable(str(error)) from error
+            print(f"stateside: {error}", file=sys.stderr)
+            self.stop(EXIT_CONFIG)
+            return False
         self.journal = journal
+        return True
 
     async def _listen(self) -> None:
         settings = self.settings
-        self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port)
+        try:
+            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port)
+        except OSError as error:
+            place = f"http_port = {settings.http_port}: cannot listen on {settings.http_interface}"
+            print(f"stateside: {place}: {error.strerror}", file=sys.stderr)
+            self.stop(EXIT_CONFIG)
+            return
         log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
         host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
         print(f"Stateside serves http://{host}:{self.port}", flush=True)
@@ -215,12 +220,6 @@ class Proxy:
             await self.journal.close()
         await self.admin.close()
         log.info("stopped")
-
-
-def refuse(error: Exception) -> int:
-    """Say why the proxy does not start; the exit code."""
-    print(f"stateside: {error}", file=sys.stderr)
-    return EXIT_CONFIG
 
 
 def journal_bounds(settings: Settings) -> dict[str, int | float]:

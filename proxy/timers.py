@@ -22,6 +22,8 @@ class Target(Protocol):
     """Something that waits. `due` belongs to Timers: when it will be looked at, 0.0 = not at all."""
 
     due: float
+    touched: float
+    """Moment of the last progress."""
 
     def on_time(self, now: float) -> float:
         """Look at the clock; the moment to be asked again, 0.0 = not again."""
@@ -57,19 +59,14 @@ class Timers:
         self._loop.call_soon(callback, *args)
 
     def evict(self, wanted: int) -> int:
-        """Passivate up to `wanted` targets, those that rested longest first; how many there were."""
+        """Passivate up to `wanted` targets; how many there were. Those that rested longest come first, among the ones
+        that will be looked at soonest."""
+        soonest = [target for due, _order, target in self._heap[:EVICTION_SCAN] if target.due == due]
         evicted = 0
-        kept = []
-        for _ in range(min(len(self._heap), EVICTION_SCAN)):
+        for target in sorted(soonest, key=lambda target: target.touched):
             if evicted == wanted:
                 break
-            due, order, target = heappop(self._heap)
-            if target.due != due:
-                continue
-            kept.append((due, order, target))
             evicted += target.evict()
-        for entry in kept:
-            heappush(self._heap, entry)
         return evicted
 
     def evict_all(self) -> None:

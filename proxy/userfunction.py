@@ -69,21 +69,29 @@ class UserFunction:
         self._roomy: list[Channel] = []  # candidates with room; checked when used
         self.waiting: dict[Borrower, tuple[bytes, float]] = {}
         self._connecting: asyncio.Task[None] | None = None
+        self._refused = False  # the last attempt at a further connection failed
         self._closed = False
         self.streams = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Some wait for a stream, and only those who hold one can help: there may or can be no further connection."""
+        most = self._settings.user_function_max_connections
+        return bool(self.waiting) and (self._refused or len(self._channels) >= most)
 
     @property
     def connections(self) -> int:
         return len(self._channels)
 
     def request(self, path: bytes, borrower: Borrower, deadline: float = 0.0) -> None:
-        """Ask for a stream: `on_stream` or `on_no_stream` follows, possibly at once. Its `deadline` is in loop
+        """Ask for a stream: `on_stream` follows, possibly at once, or `on_no_stream`, later. Its `deadline` is in loop
         time; 0.0 = none."""
         if not self.waiting and self._open(path, borrower, deadline):
             return
         if len(self.waiting) >= self._settings.user_function_max_waiting:
             limit = f"{len(self.waiting)} others (user_function_max_waiting) wait for a stream to the user function"
-            borrower.on_no_stream(Status.RESOURCE_EXHAUSTED, limit)
+            # Not at once: the command that asks is not yet among those that wait for an answer.
+            asyncio.get_running_loop().call_soon(borrower.on_no_stream, Status.RESOURCE_EXHAUSTED, limit)
             return
         self.waiting[borrower] = (path, deadline)
         self._grow()
@@ -165,13 +173,15 @@ class UserFunction:
             self._refuse(error)
         else:
             self._connecting = None
+            self._refused = False
             channel.on_change = self._on_change
             self._channels.append(channel)
             self._has_room(channel)
 
     def _refuse(self, error: Exception) -> None:
         """No connection: tell those who wait, unless streams of other connections will come free for them."""
-        if self._channels:
+        self._refused = bool(self._channels)
+        if self._refused:
             self._make_room(len(self.waiting))
             return
         waiting, self.waiting = self.waiting, {}

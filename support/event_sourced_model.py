@@ -59,6 +59,7 @@ class EventSourcedType:
         self.label = cls.__qualname__
         self.service_name: str = self.declaration.service.full_name
         self.snapshot_every = self.declaration.snapshot_every
+        _check_unary(cls, self.declaration)
         self.create = _constructor(cls)
         handlers = list(marked(cls))
         self.commands = dict(_commands(cls, self.declaration, handlers))
@@ -82,6 +83,10 @@ class EventSourcedType:
     def snapshot_handler(self, snapshot: Any) -> Invoke | None:
         """The handler of a snapshot's type or of the nearest base class."""
         return _nearest(self.snapshot_handlers, type(snapshot))
+
+    def unhandled(self) -> list[str]:
+        """Names of the service's methods that the class does not handle."""
+        return [method.name for method in self.declaration.service.methods if method.name not in self.commands]
 
     def snapshot_due(self, before: int, after: int) -> bool:
         """Whether a multiple of `snapshot_every` is among the event numbers before + 1 to after."""
@@ -115,6 +120,15 @@ def _constructor(cls: type) -> Callable[[EntityContext], Any]:
     return bind_constructor(cls, resolve(where(cls, cls.__init__), cls.__init__, rules))  # type: ignore[misc]
 
 
+def _check_unary(cls: type, declaration: EventSourced) -> None:
+    streamed = [m.name for m in declaration.service.methods if m.client_streaming or m.server_streaming]
+    if streamed:
+        raise RegistrationError(
+            f"{cls.__qualname__}: {declaration.service.full_name} has streamed methods ({', '.join(streamed)}); "
+            "an event sourced entity takes unary commands only"
+        )
+
+
 Handlers = list[tuple[Callable[..., Any], Mark]]
 
 
@@ -138,10 +152,6 @@ def _commands(cls: type, declaration: EventSourced, handlers: Handlers) -> Itera
 
 
 def _command(label: str, function: Callable[..., Any], method: MethodDescriptor) -> CommandHandler:
-    if method.client_streaming or method.server_streaming:
-        raise RegistrationError(
-            f"{label}: rpc {method.name} is streamed; event sourced entities take unary commands only"
-        )
     request: type[Message] = GetMessageClass(method.input_type)
     reply: type[Message] = GetMessageClass(method.output_type)
     parameters = resolve(label, function, Rules(EventSourcedContext, payload=request, metadata=True))

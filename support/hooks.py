@@ -12,6 +12,11 @@ class Hooks:
     Called on the event loop's thread; must not block.
     """
 
+    def registered(self, entity: str, unhandled: Sequence[str]) -> None:
+        """An entity class was registered; `unhandled` are rpcs of its service without command handler."""
+        if unhandled:
+            logger.warning("%s has no handler for %s: such commands will fail", entity, ", ".join(unhandled))
+
     def started(self, address: str) -> None:
         """The user function listens; `address` is host:port or the path of a socket."""
         logger.info("user function listens on %s", address)

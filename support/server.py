@@ -75,6 +75,7 @@ class Stateside:
         self._types.append(compiled)
         self._services.add(compiled.service_name)
         self._event_sourced.types[compiled.service_name] = compiled
+        self._hooks.registered(compiled.label, compiled.unhandled())
         return self
 
     def entity_spec(self) -> bytes:

@@ -29,6 +29,7 @@ class Entity:
         self.key = key
         self.waiting: dict[int, asyncio.Future[bytes]] = {}
         self.last_id = 0
+        self.writing = asyncio.Lock()  # grpc.aio takes one write of a stream at a time
         self.stream = channel.stream_stream(
             STREAM_PATH,
             request_serializer=eventsourced.EventSourcedStreamIn.SerializeToString,
@@ -53,8 +54,10 @@ class Entity:
         command.name = name
         command.payload.type_url = TYPE_URL
         command.payload.value = request
-        await self.stream.write(message)
-        return await answer
+        async with self.writing:
+            await self.stream.write(message)
+        payload: bytes = await answer
+        return payload
 
     async def read(self) -> None:
         async for message in self.stream:

@@ -1,6 +1,7 @@
 """`make demo`: a purchase, a kill -9 of the proxy, a restart, and the same cart again.
 
-Starts a user function and a proxy of its own, on free ports, with the journal in ./data/demo. Exit code 1 if the cart changed.
+Starts a user function and a proxy of its own, on free ports, with the journal in ./data/demo. Exit code 1 if the cart
+changed.
 """
 
 from __future__ import annotations

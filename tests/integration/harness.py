@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
-
 from tck import eventsourced_pb2 as model
+
 from . import messages
 from .user_function import PATIENCE_S, EntityStream, ScriptedUserFunction, soon
 
@@ -53,7 +53,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
 class ProxyProcess:
     """`stateside proxy` as a subprocess. The same object may start again, on the same journal and admin port."""
 
-    def __init__(self, user_function_port: int, folder: Path, **settings: str) -> None:
+    def __init__(self, to_port: int, folder: Path, **settings: str) -> None:
         """`settings` are settings of the proxy by key, as texts."""
         self.folder = folder
         self.admin_port = free_port()
@@ -62,7 +62,7 @@ class ProxyProcess:
             "http_port": "0",
             "admin_port": str(self.admin_port),
             "metrics_enabled": "false",
-            "user_function_port": str(user_function_port),
+            "user_function_port": str(to_port),
             "journal": f"lmdb:{folder / 'journal'}",
             "backoff_min": "50ms",
             "backoff_max": "200ms",
@@ -197,6 +197,7 @@ async def http_get(port: int, path: str, headers: Mapping[str, str] | None = Non
     writer.write(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
     answer = (await soon(reader.read(), f"an answer to GET {path}")).decode()
     writer.close()
+    await writer.wait_closed()
     top, _, body = answer.partition("\r\n\r\n")
     return int(top.split()[1]), body
 
@@ -251,7 +252,9 @@ class Client:
         self, key: str, *actions: Any, service: str = messages.MODEL, timeout: float = PATIENCE_S, **more: Any
     ) -> Outcome:
         """Call the service's method for an entity."""
-        return await self.raw(method_path(service), messages.request(key, *actions).SerializeToString(), timeout, **more)
+        return await self.raw(
+            method_path(service), messages.request(key, *actions).SerializeToString(), timeout, **more
+        )
 
     def start(self, key: str, *actions: Any, **more: Any) -> asyncio.Task[Outcome]:
         """`ask`, begun now and awaited later."""

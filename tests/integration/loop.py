@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 from collections.abc import Iterator
 
@@ -16,6 +17,8 @@ def runner() -> Iterator[asyncio.Runner]:
     """The loop of all coroutine tests: grpc.aio ties servers and channels to a loop, and tests share them."""
     with asyncio.Runner() as runner:
         yield runner
+        gc.collect()  # a grpc.aio server says goodbye to its loop when it is collected, so that has to be before the end
+        runner.run(asyncio.sleep(0.05))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,10 +11,9 @@ from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from tck import eventsourced_pb2 as model
 
 from stateside.proto import cloudstate, eventsourced, pack
-
-from tck import eventsourced_pb2 as model
 
 PACKAGE = "cloudstate.tck.model"
 MODEL = f"{PACKAGE}.EventSourcedTckModel"

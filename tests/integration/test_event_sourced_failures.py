@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from .harness import World, ok, unknown
-from .messages import MODEL, command, event, failed, init, reply, stream_failure
+from .messages import command, event, failed, init, reply, stream_failure
 from .user_function import EntityStream, a_key
 
 SETTINGS = {"journal": "memory:", "max_inbound_message_size": "1M", "stream_close_timeout": "1s"}
@@ -257,7 +257,6 @@ async def test_d7_a_user_function_that_never_completes_after_a_crash_is_reset(wo
     await served_by_a_new_instance(world, key, late)
     await stream.wait_over()
     assert stream.reset.is_set()
-    await world.user_function.report_about(key, MODEL, "did not complete its side")
 
 
 async def test_a_misbehaving_entity_does_not_disturb_its_neighbours(world: World) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 import pytest
+from tck import eventsourced_pb2 as model
 
 from stateside.proto import cloudstate, eventsourced, pack
 
-from tck import eventsourced_pb2 as model
 from .harness import World, method_path, ok, unknown
 from .messages import (
     MODEL,
@@ -318,7 +318,9 @@ async def test_a_message_after_the_half_close_is_not_listened_to(world: World) -
 
 
 def metadata(*entries: tuple[str, str]) -> Any:
-    return cloudstate.Metadata(entries=[cloudstate.MetadataEntry(key=key, string_value=value) for key, value in entries])
+    return cloudstate.Metadata(
+        entries=[cloudstate.MetadataEntry(key=key, string_value=value) for key, value in entries]
+    )
 
 
 async def headers_of_reply(world: World, given: Any) -> list[tuple[str, Any]]:
@@ -333,7 +335,11 @@ async def headers_of_reply(world: World, given: Any) -> list[tuple[str, Any]]:
 
 async def test_string_entries_of_reply_metadata_become_response_headers_in_order(world: World) -> None:
     headers = await headers_of_reply(world, metadata(("x-first", "1"), ("x-many", "a"), ("x-many", "b")))
-    assert [pair for pair in headers if pair[0].startswith("x-")] == [("x-first", "1"), ("x-many", "a"), ("x-many", "b")]
+    assert [pair for pair in headers if pair[0].startswith("x-")] == [
+        ("x-first", "1"),
+        ("x-many", "a"),
+        ("x-many", "b"),
+    ]
 
 
 async def test_reserved_names_in_reply_metadata_are_dropped(world: World) -> None:

@@ -110,6 +110,7 @@ async def test_bytes_that_are_no_http_hurt_nobody(world: World) -> None:
         async with asyncio.timeout(15):
             await reader.read()
         writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
     assert (await world.client.ask(a_key())).ok
 
 

@@ -152,7 +152,7 @@ def test_a_watcher_that_cancels_is_forgotten() -> None:
         await call.read()
         assert port.server.streams == 1
         call.cancel()
-        while port.server.streams or port.health.watchers:  # noqa: ASYNC110  # inside the code under test
+        while port.server.streams or port.health.watchers:  # inside the code under test
             await asyncio.sleep(0.001)
 
     with_port(test)

@@ -5,13 +5,15 @@ client.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from examples.shopping_cart.entity import ShoppingCart
 from examples.shopping_cart.protos.shoppingcart import shoppingcart_pb2 as shop
 from examples.shopping_cart.protos.shoppingcart.persistence import domain_pb2 as domain
 from stateside._speedups import wire
-from stateside._speedups.h2 import Channel, Handler, Server
+from stateside._speedups.h2 import Channel, Handler, Server, live_objects
 from stateside.proto import cloudstate, eventsourced, pack
 from stateside.proto.status import Status
 from stateside.support import EventSourced, EventSourcedContext, Fail, Hooks, Stateside, command
@@ -125,8 +127,24 @@ async def discover(channel: Channel) -> Any:
     return cloudstate.EntitySpec.FromString(message)
 
 
-async def connect(port: int) -> Channel:
-    return await Channel.connect(asyncio.get_running_loop(), "127.0.0.1", port)
+@asynccontextmanager
+async def started(app: Stateside, **address: Any) -> AsyncIterator[Stateside]:
+    """A listening user function, on a free port unless told otherwise."""
+    await app.start(**(address or {"host": "127.0.0.1", "port": 0}))
+    try:
+        yield app
+    finally:
+        await app.stop(0)
+
+
+@asynccontextmanager
+async def connected(port: int = 0, unix: str = "") -> AsyncIterator[Channel]:
+    loop = asyncio.get_running_loop()
+    channel = await (Channel.connect_unix(loop, unix) if unix else Channel.connect(loop, "127.0.0.1", port))
+    try:
+        yield channel
+    finally:
+        channel.close()
 
 
 def serving(*entities: type) -> Callable[[Callable[[Stateside, Channel], Coroutine[Any, Any, None]]], None]:
@@ -134,13 +152,8 @@ def serving(*entities: type) -> Callable[[Callable[[Stateside, Channel], Corouti
 
     def run(check: Callable[[Stateside, Channel], Coroutine[Any, Any, None]]) -> None:
         async def main() -> None:
-            app = Stateside(*entities, hooks=Quiet())
-            channel = await connect(await app.start("127.0.0.1", 0))
-            try:
+            async with started(Stateside(*entities, hooks=Quiet())) as app, connected(app.port) as channel:
                 await check(app, channel)
-            finally:
-                channel.close()
-                await app.stop(0)
 
         uvloop.run(main())
 
@@ -188,10 +201,10 @@ def test_a_taken_port_fails_loudly_and_the_application_can_try_another() -> None
             with pytest.raises(OSError, match="in use"):
                 await app.start("127.0.0.1", taken.getsockname()[1])
             assert app.port == 0
-            assert await app.start("127.0.0.1", 0) > 0
-            with pytest.raises(RuntimeError, match="already started"):
-                await app.start("127.0.0.1", 0)
-            await app.stop(0)
+            async with started(app):
+                assert app.port > 0
+                with pytest.raises(RuntimeError, match="already started"):
+                    await app.start("127.0.0.1", 0)
 
     uvloop.run(main())
 
@@ -203,12 +216,10 @@ def test_nothing_listens_without_entities() -> None:
 
 def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     async def main() -> None:
-        app, path = Stateside(ShoppingCart, hooks=Quiet()), str(tmp_path / "user-function.sock")
-        assert await app.start(unix=path) == 0
-        channel = await Channel.connect_unix(asyncio.get_running_loop(), path)
-        assert (await discover(channel)).service_info.protocol_minor_version == 2
-        channel.close()
-        await app.stop(0)
+        path = str(tmp_path / "user-function.sock")
+        async with started(Stateside(ShoppingCart, hooks=Quiet()), unix=path) as app, connected(unix=path) as channel:
+            assert app.port == 0
+            assert (await discover(channel)).service_info.protocol_minor_version == 2
 
     uvloop.run(main())
 
@@ -223,15 +234,14 @@ def test_a_signal_completes_idle_streams_and_ends_serve(number: signal.Signals) 
         app = Stateside(ShoppingCart, hooks=hooks)
         task = asyncio.create_task(app.serve("127.0.0.1", 0))
         await asyncio.wait_for(hooks.ready.wait(), 5)
-        channel = await connect(app.port)
-        stream = Stream(channel)
-        stream.command("GetCart", GET)
-        await stream.until(lambda: bool(stream.received))
-        os.kill(os.getpid(), number)
-        await asyncio.wait_for(task, 5)
-        await stream.until(lambda: stream.status is not None)
-        assert (stream.status, hooks.stops) == (Status.OK, [1])
-        channel.close()
+        async with connected(app.port) as channel:
+            stream = Stream(channel)
+            stream.command("GetCart", GET)
+            await stream.until(lambda: bool(stream.received))
+            os.kill(os.getpid(), number)
+            await asyncio.wait_for(task, 5)
+            await stream.until(lambda: stream.status is not None)
+            assert (stream.status, hooks.stops) == (Status.OK, [1])
 
     uvloop.run(main())
 
@@ -276,10 +286,8 @@ def test_a_user_function_runs_as_a_process_until_it_is_told_to_stop() -> None:
         assert found is not None
 
         async def check() -> None:
-            channel = await connect(int(found[1]))
-            spec = await discover(channel)
-            assert spec.service_info.service_name == "shopping-cart"
-            channel.close()
+            async with connected(int(found[1])) as channel:
+                assert (await discover(channel)).service_info.service_name == "shopping-cart"
 
         uvloop.run(check())
         process.send_signal(signal.SIGINT)
@@ -369,7 +377,7 @@ class KitProxy(Handler):
             "AddItem": shop.AddLineItem,
             "RemoveItem": shop.RemoveLineItem,
             "GetCart": shop.GetShoppingCart,
-        }[method]
+        }
         command = requests[method].FromString(message)
         result = self.kit.entity(command.user_id).call(method, command)
         if result.failure is not None:
@@ -383,6 +391,12 @@ def test_the_example_client_fills_and_shows_a_cart() -> None:
         proxy = KitProxy(TestKit(ShoppingCart))
         server = Server(asyncio.get_running_loop(), lambda path: proxy)
         port = await server.listen_tcp("127.0.0.1", 0)
+        try:
+            await shop_for_tea(port)
+        finally:
+            await server.close(0)
+
+    async def shop_for_tea(port: int) -> None:
         await add_item("alice", "tea", "Green tea", 2, port=port)
         async with await CartClient.connect("127.0.0.1", port) as client:
             await client.add_item("alice", "cup", "Cup", 1)
@@ -391,7 +405,6 @@ def test_the_example_client_fills_and_shows_a_cart() -> None:
             with pytest.raises(CallFailed, match="UNKNOWN: Item tea not in cart"):
                 await client.remove_item("alice", "tea")
         assert await get_cart("alice", port=port) == [("cup", "Cup", 1)]
-        await server.close(0)
 
     uvloop.run(main())
 
@@ -410,3 +423,42 @@ def test_fail_texts_travel_verbatim() -> None:
         assert wire.scan_event_sourced_out(stream.received[0]).description == "nö: 100 %\n\u2603"
 
     serving(Refusing)(check)
+
+
+def test_ended_streams_leave_nothing_behind() -> None:
+    async def check(app: Stateside, channel: Channel) -> None:
+        gc.collect()
+        before = live_objects()["calls"]
+        streams = [Stream(channel, f"u{number}") for number in range(50)]
+        for stream in streams:
+            stream.command("GetCart", GET)
+            stream.call.half_close()
+        for stream in streams:
+            await stream.until(lambda one=stream: one.status is not None)  # type: ignore[misc]
+        assert len(app._event_sourced.streams) == 0
+        del stream
+        streams.clear()
+        gc.collect()
+        assert live_objects()["calls"] == before
+
+    serving(ShoppingCart)(check)
+
+
+@pytest.mark.parametrize("how", ["request_stop", "cancel"])
+def test_serve_can_be_ended_from_the_same_process(how: str) -> None:
+    async def main() -> None:
+        hooks = Quiet()
+        app = Stateside(ShoppingCart, hooks=hooks)
+        task = asyncio.create_task(app.serve("127.0.0.1", 0))
+        await asyncio.wait_for(hooks.ready.wait(), 5)
+        port = app.port
+        if how == "cancel":
+            task.cancel()
+        else:
+            app.request_stop()
+        await asyncio.wait([task], timeout=5)
+        assert task.done() and task.cancelled() == (how == "cancel")
+        with pytest.raises(ConnectionRefusedError):
+            await Channel.connect(asyncio.get_running_loop(), "127.0.0.1", port)
+
+    uvloop.run(main())

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from tck import eventsourced_pb2 as model
 
 from stateside.proto import Any as ProtoAny
 from stateside.proto import Empty, cloudstate, eventsourced
 
-from tck import eventsourced_pb2 as model
 from . import messages
 
 PATIENCE_S = 5.0  # for anything that a test expects to happen

@@ -55,7 +55,7 @@ async def connect(port: int) -> Client:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  # what is waited for is inside the code under test
+    while not condition():  # what is waited for is inside the code under test
         await asyncio.sleep(0.001)
 
 

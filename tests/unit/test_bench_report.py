@@ -24,7 +24,7 @@ def test_a_row_holds_the_median_over_the_rounds_and_its_ratio_to_the_anchor() ->
 def test_a_target_of_at_most_is_met_from_below() -> None:
     rounds: Rounds = {"idle": [{"resident_mb": 61.0, "ready_after_discovery_ms": 500.0, "ready_after_start_ms": 1.0}]}
     verdicts = {row.unit + row.target: row.met for row in rows(rounds)}
-    assert verdicts == {"MB<= 60 MB": False, "ms<= 500 ms": True, "ms": None}
+    assert verdicts == {"MB resident<= 60": False, "ms after discovery<= 500": True, "ms after start": None}
 
 
 def test_without_the_anchor_a_relative_target_has_no_verdict() -> None:

@@ -451,7 +451,7 @@ def test_a_map_at_its_maximum_refuses_appends_and_serves_reads(path):
 
 async def until(condition) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is awaited has no event
+        while not condition():
             await asyncio.sleep(0.005)
 
 

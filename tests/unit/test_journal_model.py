@@ -184,7 +184,7 @@ class LmdbModel(MemoryModel):
 
     async def recover(self) -> None:
         await self.settle()
-        while not self.journal.writable:  # noqa: ASYNC110 - what is awaited has no event
+        while not self.journal.writable:
             await asyncio.sleep(0.001)
 
     def teardown(self):

@@ -7,7 +7,7 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stateside.proxy.metrics import COUNTERS, HISTOGRAMS, EventSourcedMetrics, Histogram, Metrics, Summary
+from stateside.proxy.metrics import COUNTERS, HISTOGRAMS, EntityMetrics, Histogram, Metrics, Summary
 
 REFERENCE_NAMES = """
 activated_entities_total passivated_entities_total entity_active_time_seconds failed_entities_total
@@ -59,7 +59,7 @@ def test_a_series_appears_on_first_use_of_its_entity() -> None:
 
 def test_misspelt_figures_are_refused() -> None:
     with pytest.raises(AttributeError):
-        EventSourcedMetrics("a").recieved_commands = 1  # type: ignore[attr-defined]
+        EntityMetrics("a").recieved_commands = 1  # type: ignore[attr-defined]
 
 
 def test_histograms_count_up_to_and_including_their_bounds() -> None:

@@ -10,6 +10,8 @@ from datetime import timedelta
 from typing import Any, NoReturn, cast
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
@@ -429,3 +431,23 @@ def test_a_constructor_that_wants_more() -> None:
 def test_one_service_twice() -> None:
     with pytest.raises(RegistrationError, match="ShoppingCart is already registered"):
         Stateside(ShoppingCart, ShoppingCart)
+
+
+def test_a_service_with_streamed_methods() -> None:
+    file = FileDescriptorProto(name="streamed.proto", package="streamed")
+    file.message_type.add(name="M")
+    file.service.add(name="S").method.add(name="Watch", input_type="M", output_type="M", server_streaming=True)
+    pool = DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+
+    with pytest.raises(RegistrationError, match=r"Cart: streamed\.S has streamed methods \(Watch\); .* unary"):
+        Stateside(EventSourced(service=pool.FindServiceByName("streamed.S"))(type("Cart", (), {})))
+
+
+def test_rpcs_without_handler_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    class Cart:
+        @command
+        def add_item(self) -> None: ...
+
+    register(Cart)
+    assert "Cart has no handler for RemoveItem, GetCart: such commands will fail" in caplog.text

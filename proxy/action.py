@@ -176,7 +176,8 @@ class ActionCall(Handler):
     """One call of a client, and the one of the user function that answers it. It is the transport's handler of the
     latter and listens to the former.
 
-    half_closed: the client will send nothing more. first: what opens the user function's call; kept until more than
+    half_closed: the client will send nothing more. deadline: in loop time, 0.0 = none; that of the client, or
+    `action_timeout` if it comes first. first: what opens the user function's call; kept until more than
     that was sent, because so far the call may be begun anew on another connection.
     """
 
@@ -188,6 +189,7 @@ class ActionCall(Handler):
         self.client: Client | None = client
         self.half_closed = half_closed
         self.again = False
+        self.deadline: float = client.deadline
         self.stream: ClientCall | None = None
         self.channel: Channel | None = None  # owned by UserFunction
         client.context = self
@@ -195,21 +197,15 @@ class ActionCall(Handler):
     # --- the user function's call ------------------------------------------------------------------------------------
 
     def begin(self, *first: bytes) -> None:
-        metrics = self.actions.metrics
+        actions = self.actions
+        metrics = actions.metrics
         metrics.calls += 1
         metrics.active_calls += 1
         self.first = first
-        self.deadline = self._deadline()
+        if actions.timeout:
+            own = actions.loop.time() + actions.timeout
+            self.deadline = min(self.deadline, own) if self.deadline else own
         self._ask()
-
-    def _deadline(self) -> float:
-        """Loop time in seconds, 0.0 = never: the client's, or `action_timeout` if that comes first."""
-        deadline: float = self.client.deadline  # type: ignore[union-attr]
-        timeout = self.actions.timeout
-        if timeout:
-            own = self.actions.loop.time() + timeout
-            return min(deadline, own) if deadline else own
-        return deadline
 
     def _ask(self) -> None:
         self.actions.user_function.request(self.method.path, self, self.deadline)
@@ -269,7 +265,7 @@ class ActionCall(Handler):
         self.actions.user_function.release(self)
         if self.client is None:
             return
-        if call.unprocessed and self.first and not self.again:
+        if status and call.unprocessed and self.first and not self.again:
             self.again = True  # the connection was going away; the user function has surely not seen the call
             self._ask()
             return
@@ -348,7 +344,7 @@ class SingleReply(ActionCall):
 
     def on_outcome(self, status: int, message: str) -> None:
         reply = self.reply
-        if status != Status.OK:
+        if status:
             self._fail(status, message)
         elif reply is None:
             self._violation("ended the call without an answer")
@@ -360,14 +356,15 @@ class SingleReply(ActionCall):
         assert client is not None
         method = self.method
         router = self.actions.router
-        if reply.action == ACTION_FAILURE:
-            self.actions.metrics.failed_calls += 1
-        if reply.side_effects or reply.action == ACTION_FORWARD:
+        action = reply.action
+        if reply.side_effects or action == ACTION_FORWARD:
             Onward(router, client, method, reply).run()
-        elif reply.action == ACTION_REPLY and reply.metadata is None and reply.type_url == method.output_type_url:
+        elif action == ACTION_REPLY and reply.metadata is None and reply.type_url == method.output_type_url:
             client.reply(reply.payload)
         else:
             router.answer(client, method, reply)
+        if action == ACTION_FAILURE:
+            self.actions.metrics.failed_calls += 1
 
 
 class ReplyStream(ActionCall):
@@ -459,7 +456,7 @@ class ReplyStream(ActionCall):
     def on_outcome(self, status: int, message: str) -> None:
         if self.item_is_open:
             self.outcome = (status, message)
-        elif status != Status.OK:
+        elif status:
             self._fail(status, message)
         else:
             client = self._released()

@@ -104,6 +104,8 @@ class UserFunction:
         """The borrower's stream has ended."""
         channel, borrower.channel = borrower.channel, None
         self.streams -= 1
+        if not self.waiting and self._roomy and self._roomy[-1] is channel:
+            return  # known to have room, and looked at when used
         if channel is not None and not channel.closed and not channel.draining:
             self._has_room(channel)
 

@@ -246,8 +246,10 @@ cdef class ServerConnection(Connection):
     cdef Server server
     cdef bytes beginning  # what came before it was clear that this is HTTP/2
     cdef bint sniffed, draining, notice_sent
+    cdef bint punished, blamed  # counted among floods, among protocol errors
     cdef double notice_at
     cdef bint sniff(self, const uint8_t *data, Py_ssize_t size) except -1
+    cdef void open_session(self) noexcept
     cdef void begin_call(self, int32_t stream_id) noexcept
     cdef void got_headers(self, const nghttp2_frame *frame) noexcept
     cdef void drain(self, bint at_once) noexcept

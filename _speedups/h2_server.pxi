@@ -89,7 +89,7 @@ cdef class ServerConnection(Connection):
             self.beginning = (self.beginning or b"") + PyBytes_FromStringAndSize(<const char *>data, size)
             return False
         self.sniffed = True
-        announce(self, self.limits.announced_streams)
+        self.open_session()
         if self.beginning is not None:
             self.feed(<const uint8_t *>PyBytes_AS_STRING(self.beginning), known)
             self.beginning = None
@@ -110,10 +110,12 @@ cdef class ServerConnection(Connection):
         protocol.connection_made(transport)
         protocol.data_received(data)
 
-    cdef void start_session(self) noexcept:
+    cdef void open_session(self) noexcept:
+        """Not before the preface has come: whoever speaks another protocol is not to be greeted in this one."""
         cdef nghttp2_option *option = session_options(self.limits)
         nghttp2_session_server_new3(&self.session, server_callbacks, <void *>self, option, &memory)
         nghttp2_option_del(option)
+        announce(self, self.limits.announced_streams)
 
     cdef void begin_call(self, int32_t stream_id) noexcept:
         cdef ServerCall call = ServerCall.__new__(ServerCall)
@@ -151,6 +153,8 @@ cdef class ServerConnection(Connection):
                 if call is not NULL and not (<Call>call).remote_closed:
                     nghttp2_submit_rst_stream(self.session, 0, frame.hd.stream_id, NGHTTP2_NO_ERROR)
         elif frame.hd.type == NGHTTP2_GOAWAY and frame.goaway.error_code != NGHTTP2_NO_ERROR:
+            if not self.blamed and not self.punished:
+                self.protocol_error()
             self.close_at = self.context.refresh() + CLOSE_TIMEOUT
             self.watch()
         elif frame.hd.type == NGHTTP2_RST_STREAM and frame.rst_stream.error_code == NGHTTP2_PROTOCOL_ERROR:
@@ -187,9 +191,12 @@ cdef class ServerConnection(Connection):
         Connection.check(self)
 
     cdef void flooded(self) noexcept:
-        self.server.floods += 1
+        if not self.punished:
+            self.punished = True
+            self.server.floods += 1
 
     cdef void protocol_error(self) noexcept:
+        self.blamed = True
         self.server.protocol_errors += 1
 
     cdef void oversized(self) noexcept:
@@ -199,9 +206,12 @@ cdef class ServerConnection(Connection):
 
     cdef void drain(self, bint at_once) noexcept:
         """Announce the end; the last stream is named when the peer has surely read the announcement."""
-        if self.draining or self.session is NULL:
+        if self.draining:
             return
         self.draining = True
+        if self.session is NULL:
+            self.close_transport()
+            return
         if at_once or not self.greeted:
             self.notice_sent = True
             self.final_goaway()

@@ -361,8 +361,13 @@ cdef nghttp2_option *session_options(Limits limits) except NULL:
     nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(option, 1)
     nghttp2_option_set_max_outbound_ack(option, limits.max_outbound_acks)
     nghttp2_option_set_max_reserved_remote_streams(option, 0)
-    # The precise limit is ours (spend_reset_token), for nghttp2's says INTERNAL_ERROR; this one stands behind it.
-    nghttp2_option_set_stream_reset_rate_limit(option, RESET_SLACK * limits.reset_burst, RESET_SLACK * limits.reset_rate + 1)
+    # The precise limit is ours (spend_reset_token), for nghttp2's says INTERNAL_ERROR and refills in steps of a second. It
+    # stands behind ours.
+    nghttp2_option_set_stream_reset_rate_limit(
+        option,
+        RESET_SLACK * (<uint64_t>limits.reset_burst + limits.reset_rate),
+        RESET_SLACK * <uint64_t>limits.reset_rate + 1,
+    )
     limit_continuations(option, 2 + limits.max_header_bytes // 4096)
     return option
 

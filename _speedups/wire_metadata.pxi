@@ -4,7 +4,7 @@
 cdef enum:
     LONGEST_RESERVED = 20
 
-# Names that gRPC and HTTP/2 speak with; the second group says nothing to a user function in a request either way.
+# Names that are the transport's own: in requests, and those that a user function cannot set in responses.
 cdef frozenset NOT_METADATA = frozenset({
     b"content-type", b"content-length", b"te", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding",
     b"grpc-status", b"grpc-message",
@@ -70,7 +70,17 @@ cdef inline tuple checked_header(object header):
 cdef inline bint is_metadata(bytes name) except -1:
     if len(name) > 0 and name[0] == c":":
         return False
-    return len(name) > LONGEST_RESERVED or name.lower() not in NOT_METADATA
+    return len(name) > LONGEST_RESERVED or lower_case(name) not in NOT_METADATA
+
+
+cdef inline bytes lower_case(bytes name):
+    """As headers of HTTP/2 are already; those of HTTP/1.1 may not be."""
+    cdef const uint8_t* p = start_of(name)
+    cdef Py_ssize_t i
+    for i in range(len(name)):
+        if c"A" <= p[i] <= c"Z":
+            return name.lower()
+    return name
 
 
 cdef Py_ssize_t entries_size(tuple header) except -1:

@@ -123,6 +123,7 @@ class Journal(ABC):
         """Store `events` numbered from `first_sequence`, and, in the same step, `snapshot` as covering the last of
         them."""
 
+    @abstractmethod
     def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
         """Store `value` (None: delete it) as the entity's state number `version`, in place of the one before.
 
@@ -131,7 +132,6 @@ class Journal(ABC):
         `snapshot_sequence` = version and `snapshot` = the value, None after a deletion. One entity has either events or
         values, never both: mixing is refused with SequenceTaken.
         """
-        waiter.on_appended(JournalError(f"{entity}: this store keeps no values"))
 
     @property
     @abstractmethod

@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
     Reply = StreamOut | ValueOut
 
+MAX_REFUSALS = 10  # streams in a row that the user function may refuse
+REFUSAL_DELAY = 0.001  # seconds before the next one is asked for; doubled each time
 CRASH_CLOSE_TIMEOUT = 1.0  # seconds that a failed stream gets to complete by itself before it is reset
 
 log = logs.get(__name__)
@@ -224,7 +226,9 @@ class Activation(Handler):
         "last_sequence",
         "log_id",
         "method",
+        "payload",
         "received",
+        "refusals",
         "reply",
         "sent",
         "served",
@@ -244,6 +248,7 @@ class Activation(Handler):
         self.state = State.GONE
         self.due = 0.0  # owned by Timers
         self.channel: Channel | None = None  # owned by UserFunction
+        self.refusals = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -251,6 +256,7 @@ class Activation(Handler):
         self.stream: ClientCall | None = None
         self.client: ServerCall | None = None
         self.method: EntityMethod | None = None
+        self.payload = b""  # of the command in flight
         self.reply: Reply | None = None
         self.close_as: Close | None = None
         self.command_id = 0
@@ -357,6 +363,7 @@ class Activation(Handler):
         self.state = State.BUSY
         self.client = call
         self.method = method
+        self.payload = payload
         self.command_id = command_id = self.command_id + 1
         self.received = received
         self.touched = self.sent = monotonic()
@@ -375,7 +382,8 @@ class Activation(Handler):
                 f"{self.entities.stash_depth} commands (stash_depth) already wait for entity {self.log_id}",
             )
             return
-        metrics.stashed_commands += 1
+        # The command that waits for the activation itself does not count as stashed (see `_recovered`).
+        metrics.stashed_commands += bool(self.stash) or self.state > State.REPLAYING
         self.stash.append((call, method, payload, monotonic()))
 
     # --- replies -----------------------------------------------------------------------------------------------------
@@ -442,18 +450,19 @@ class Activation(Handler):
         client, method = self.client, self.method
         assert client is not None and method is not None
         self.client = self.method = None
+        self.payload = b""
         metrics = self.entities.metrics
         metrics.completed_commands += 1
         metrics.command_total_time.observe(now - self.received)
         return client, method
 
-    def _failed(self, reply: Reply, now: float, changes: bool, restart: bool) -> None:
-        """The command failed: nothing of it is kept. If changes came along, or a restart is asked for, what the user
+    def _failed(self, reply: Reply, now: float, changes: str, restart: bool) -> None:
+        """The command failed: nothing of it is kept. If `changes` (what they are called) came along, or a restart is asked for, what the user
         function has in memory is not what is stored, so a new instance follows."""
         client, _ = self._completed(now)
         self.entities.metrics.failed_commands += 1
         if changes:
-            self._report("sent changes together with a failure; they were discarded and the instance restarts")
+            self._report(f"sent {changes} together with a failure; discarded, and the instance restarts")
         if reply.side_effects:
             self._report("sent side effects together with a failure; they were not run")
         client.fail(Status.UNKNOWN, reply.description)
@@ -517,10 +526,11 @@ class Activation(Handler):
             client.fail(status, text)
 
     def _fail_stash(self, status: Status, text: str) -> None:
-        stash, self.stash = self.stash, None
-        for call, *_ in stash or ():
-            self.entities.metrics.unstashed_commands += 1
-            self.entities.metrics.completed_commands += 1
+        stash, self.stash = self.stash or (), None
+        metrics = self.entities.metrics
+        metrics.completed_commands += len(stash)
+        metrics.unstashed_commands += max(0, len(stash) - (self.state <= State.REPLAYING))
+        for call, *_ in stash:
             call.fail(status, text)
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -546,6 +556,8 @@ class Activation(Handler):
 
     def on_unready_stream_end(self, call: ClientCall, status: int, message: str) -> None:
         """While opening or replaying: nobody's command has reached the user function."""
+        if call.unprocessed and self._again():
+            return
         if status == Status.OK:
             self._fail_stash(Status.UNKNOWN, self._unexpected("termination"))
         else:
@@ -558,11 +570,33 @@ class Activation(Handler):
         self._end()
 
     def on_busy_stream_end(self, call: ClientCall, status: int, message: str) -> None:
+        if call.unprocessed and self._again():
+            return
         if call.unprocessed:
             self._fail_client(Status.UNAVAILABLE, f"the user function refused the stream: {message}")
         else:
             self._fail_client(Status.UNKNOWN, self._unexpected("termination"))
         self._end()
+
+    def _again(self) -> bool:
+        """The user function refused the stream and has seen nothing of it: ask for another a little later. Servers count a
+        stream against their limit for a moment longer than we do."""
+        if self.refusals == MAX_REFUSALS:
+            return False
+        self.refusals += 1
+        client, method, payload, received = self.client, self.method, self.payload, self.received
+        self._forget()
+        if client is not None and method is not None:
+            self.stash = self.stash or deque()
+            self.stash.appendleft((client, method, payload, received))
+        self.state = State.OPENING
+        self.touched = monotonic()
+        self.entities.timers.later(REFUSAL_DELAY * 2.0**self.refusals, self._ask_again, self.refusals)
+        return True
+
+    def _ask_again(self, refusals: int) -> None:
+        if self.state == State.OPENING and self.stream is None and self.refusals == refusals:
+            self.entities.user_function.request(self.entities.stream_path, self)
 
     def on_storing_stream_end(self, call: ClientCall, status: int, message: str) -> None:
         """The journal's answer decides what the client hears; `_next` ends the instance then."""
@@ -580,6 +614,7 @@ class Activation(Handler):
             metrics.failed_entities += 1
         restart = self.close_as == Close.RESTART
         self.state = State.GONE
+        self.refusals = 0
         self._drop_ended()
         entities.user_function.withdraw(self)
         if restart or self.stash:
@@ -590,7 +625,9 @@ class Activation(Handler):
 
     def _drop_ended(self) -> None:
         if self.stash:
-            self.stash = deque(stashed for stashed in self.stash if not stashed[0].ended) or None
+            kept = deque(stashed for stashed in self.stash if not stashed[0].ended)
+            self.entities.metrics.unstashed_commands += len(self.stash) - len(kept)
+            self.stash = kept or None
 
     def _reopen(self) -> None:
         """A new life for the commands that wait; they count as if they had just arrived (spec core 10.5)."""

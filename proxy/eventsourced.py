@@ -90,7 +90,7 @@ class EventSourced(Activation):
         now = monotonic()
         self.entities.metrics.command_processing_time.observe(now - self.sent)
         if reply.action == ACTION_FAILURE:
-            self._failed(reply, now, changes=bool(reply.events), restart=reply.restart)
+            self._failed(reply, now, changes="events" if reply.events else "", restart=reply.restart)
         elif reply.events:
             self._store(reply, now)
             self.entities.journal.append(self.log_id, self.last_sequence + 1, reply.events, reply.snapshot, self)

@@ -35,8 +35,10 @@ from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, EntityModel, ServiceModel
 from stateside.proxy.timers import Timers
 from stateside.proxy.userfunction import UserFunction
+from stateside.proxy.valueentity import ValueEntities
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
+PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
 EXIT_OK = 0
 EXIT_CONFIG = 2
 EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
@@ -44,6 +46,7 @@ EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWAR
 # entity type -> what keeps its instances
 ENTITIES: dict[str, type[Entities]] = {
     "cloudstate.eventsourced.EventSourced": EventSourcedEntities,
+    "cloudstate.valueentity.ValueEntity": ValueEntities,
 }
 
 log = logs.get(__name__)
@@ -212,14 +215,21 @@ class Proxy:
         log.info("stopping", grace_seconds=self.settings.graceful_termination_timeout)
         self.health.close()
         await self.server.close(self.settings.graceful_termination_timeout)
-        self.timers.evict_all()
+        await self._passivate_all()
         self.timers.stop()
-        await asyncio.sleep(0)  # half-closes leave with this turn's write
         await self.user_function.close()
         if self.journal is not None:
             await self.journal.close()
         await self.admin.close()
         log.info("stopped")
+
+    async def _passivate_all(self) -> None:
+        """Half-close every stream, and let the user function complete its side, as at any passivation."""
+        end = monotonic() + min(self.settings.graceful_termination_timeout, self.settings.stream_close_timeout)
+        self.timers.evict_all()
+        while self.router.active_instances() and monotonic() < end:
+            await asyncio.sleep(PASSIVATION_CHECK_INTERVAL)
+            self.timers.evict_all()
 
 
 def journal_bounds(settings: Settings) -> dict[str, int | float]:

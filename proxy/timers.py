@@ -58,6 +58,10 @@ class Timers:
         """Call in a later turn of the loop."""
         self._loop.call_soon(callback, *args)
 
+    def later(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
+        """Call after `delay` seconds."""
+        self._loop.call_later(delay, callback, *args)
+
     def evict(self, wanted: int) -> int:
         """Passivate up to `wanted` targets; how many there were. Those that rested longest come first, among the ones
         that will be looked at soonest."""
@@ -96,7 +100,7 @@ class Timers:
             due, _order, target = heappop(heap)
             if target.due == due:
                 self._look(target, now)
-        if heap and self._handle is None:
+        if heap:  # whatever `watch` armed meanwhile may be later than what is due next
             self._arm(heap[0][0])
 
     def _look(self, target: Target, now: float) -> None:

@@ -47,7 +47,7 @@ class Value(Activation):
         now = monotonic()
         self.entities.metrics.command_processing_time.observe(now - self.sent)
         if reply.action == ACTION_FAILURE:
-            self._failed(reply, now, changes=reply.state_action != STATE_NONE, restart=False)
+            self._failed(reply, now, changes="a state action" if reply.state_action else "", restart=False)
         elif reply.state_action == STATE_NONE:
             self._answer(reply, now)
         elif reply.state_action == STATE_INVALID:

@@ -1,4 +1,6 @@
-"""kill -9 at random moments: what was acknowledged is there, and what is there is a prefix of what was sent."""
+"""kill -9 at random moments: what was acknowledged is there, and what is there is a prefix of what was sent.
+
+Of a value: what is there is the latest that was acknowledged, or one that was sent later."""
 
 from __future__ import annotations
 
@@ -16,13 +18,14 @@ from stateside.journal.lmdb import LmdbJournal, LmdbSettings
 from tests.helpers.journal import load, read_all, run
 
 ENTITIES = 50
+VALUES = 20
 ROOT = Path(__file__).parents[2]
 BOUNDS = LmdbSettings(tail_appends=200, map_size=1 << 20)
 
 APPENDER = """
 import asyncio, os, sys, uvloop
 sys.path.insert(0, ".")
-from tests.chaos.test_journal_kill import BOUNDS, ENTITIES, event
+from tests.chaos.test_journal_kill import BOUNDS, ENTITIES, VALUES, event, value
 from tests.helpers.journal import load
 from stateside.journal.contract import Durability
 from stateside.journal.lmdb import LmdbJournal
@@ -42,6 +45,19 @@ class Appender:
         acknowledged.append(f"{self.entity} {self.last}")
         self.more()
 
+class Putter:
+    def __init__(self, journal, entity, last):
+        self.journal, self.entity, self.last = journal, entity, last
+        self.more()
+    def more(self):
+        self.last += 1
+        self.journal.put(self.entity, self.last, value(self.entity, self.last), self)
+    def on_appended(self, error):
+        if error is not None:
+            raise error
+        acknowledged.append(f"{self.entity} {self.last}")
+        self.more()
+
 def tell():
     if acknowledged:
         os.write(1, ("\\n".join(acknowledged) + "\\n").encode())
@@ -54,6 +70,9 @@ async def main():
     for index in range(ENTITIES):
         entity = f"entity-{index}"
         Appender(journal, entity, (await load(journal, entity)).last_sequence)
+    for index in range(VALUES):
+        entity = f"value-{index}"
+        Putter(journal, entity, (await load(journal, entity)).last_sequence)
     tell()
     await asyncio.Event().wait()
 
@@ -65,6 +84,11 @@ uvloop.run(main())
 def event(entity: str, sequence: int) -> bytes:
     """The event with this sequence: any other bytes in its place are wrong."""
     return f"{entity}:{sequence}:".encode() * (sequence % 7 + 1)
+
+
+def value(entity: str, version: int) -> bytes | None:
+    """The value with this version, now and then none."""
+    return None if version % 11 == 0 else event(entity, version)
 
 
 def append_until_killed(path: Path, durability: Durability, lines_before_kill: int) -> dict[str, int]:
@@ -89,7 +113,8 @@ def append_until_killed(path: Path, durability: Durability, lines_before_kill: i
 
 
 async def check(path: Path, acknowledged: dict[str, int]) -> int:
-    """Everything acknowledged is stored, what is stored is a prefix of what was sent. Gives the number of events."""
+    """Everything acknowledged is stored, what is stored is a prefix of what was sent. Gives the number of events and
+    versions."""
     journal = LmdbJournal(path, Durability.NONE, BOUNDS)
     await journal.open()
     total = 0
@@ -102,6 +127,14 @@ async def check(path: Path, acknowledged: dict[str, int]) -> int:
         if head.snapshot is not None:
             assert head.snapshot == event(entity, head.snapshot_sequence)
         total += len(stored)
+    for index in range(VALUES):
+        entity = f"value-{index}"
+        head = await load(journal, entity)
+        assert head.last_sequence >= acknowledged.get(entity, 0)
+        if head.last_sequence > 0:
+            assert head.snapshot_sequence == head.last_sequence
+            assert head.snapshot == value(entity, head.last_sequence)
+        total += head.last_sequence
     await journal.close()
     return total
 
@@ -121,12 +154,12 @@ def kill_rounds(path: Path, rounds: int, durability: Durability) -> None:
 
 
 @pytest.mark.parametrize("durability", [Durability.DURABLE, Durability.RELAXED])
-def test_acknowledged_events_survive_kill(tmp_path, durability):
+def test_acknowledged_events_and_values_survive_kill(tmp_path, durability):
     kill_rounds(tmp_path / "journal", 5, durability)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("durability", [Durability.DURABLE, Durability.RELAXED])
-def test_acknowledged_events_survive_a_hundred_kills(tmp_path, durability):
+def test_acknowledged_events_and_values_survive_a_hundred_kills(tmp_path, durability):
     kill_rounds(tmp_path / "journal", 50, durability)

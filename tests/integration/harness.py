@@ -326,15 +326,6 @@ class World:
 
         await eventually(now, f"{name} = {value:g}")
 
-    async def until_idle(self, service: str = messages.MODEL) -> None:
-        """Wait until no instance of an entity type is active."""
-
-        async def now() -> bool:
-            metrics = await self.proxy.metrics(service)
-            return metrics["activated_entities_total"] == metrics["passivated_entities_total"]
-
-        await eventually(now, "no active instance")
-
     async def next_life(self, key: str, stream: EntityStream) -> tuple[list[Any], EntityStream]:
         """Make the user function ask for a restart of an idle entity: what its next instance is sent up to its first command,
         and the new stream, idle again."""

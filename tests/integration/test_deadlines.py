@@ -101,8 +101,9 @@ async def test_a_user_function_that_does_not_read_while_replaying_is_given_up(wo
 
     world.user_function.behaviour = never_read
     try:
+        before = await world.proxy.metrics()
         stream.complete()
-        await world.until_idle(MODEL)
+        await world.until_metric("passivated_entities_total", before["passivated_entities_total"] + 1)
         outcome = await world.client.ask(key)
     finally:
         world.user_function.behaviour = usual

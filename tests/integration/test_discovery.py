@@ -140,7 +140,7 @@ INVALID = [
     (without_entities, ["no entity"]),
     (with_unknown_service, ["nowhere.Nothing"]),
     (with_old_protocol, ["0.1", "0.2"]),
-    (with_bad_descriptors, ["descriptor"]),
+    (with_bad_descriptors, ["FileDescriptorSet"]),
     (with_unserved_type, [MODEL, "cloudstate.unheard.Of", "cloudstate.eventsourced.EventSourced"]),
 ]
 

@@ -129,7 +129,7 @@ async def test_row_7_d13_a_failure_that_carries_events_leaves_nothing_and_restar
     call, stream = await world.busy(key)
     await stream.send(failed(1, "no", events="ab", snapshot="AB"))
     assert await call == unknown("no")
-    await world.user_function.report_about(key, MODEL, "events together with a failure")
+    await world.user_function.report_about(key, MODEL, "changes together with a failure")
     await stream.close_as_asked()
     stream = await world.user_function.ready_stream(key)
     call = world.client.start(key)

@@ -91,7 +91,7 @@ class EntityStream:
 
     async def next(self) -> Any:
         """`take` for tests: with patience that ends."""
-        return await soon(self.take(), f"a message on {self}, after {self.received}")
+        return await soon(self.take(), f"a message on {self}, after {len(self.received)} others")
 
     def rewind(self) -> None:
         self._taken = 0
@@ -243,6 +243,7 @@ class ScriptedUserFunction:
         stream = EntityStream(context, len(self.streams) + 1)
         self.streams.append(stream)
         self.peers.append(context.peer())
+        await self._tell()
         try:
             await self.behaviour(stream)
         except asyncio.CancelledError:

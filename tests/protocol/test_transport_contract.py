@@ -270,7 +270,9 @@ def test_deadlines_expire_in_time_whatever_their_order(run: Run) -> None:
 def test_a_cancelled_call_ends_at_once_and_the_server_learns_it(run: Run, pair: tuple[str, str]) -> None:
     async def body() -> None:
         async with meet(*pair) as (client, server):
-            call = client.open(b"Never", [b"x"], half_close=False) if pair[0] == "ours" else client.open(b"Never", [b"x"])
+            call = (
+                client.open(b"Never", [b"x"], half_close=False) if pair[0] == "ours" else client.open(b"Never", [b"x"])
+            )
             await eventually(lambda: server.never_opened == 1)
             call.cancel()
             assert (await call.result()).status == CANCELLED
@@ -339,9 +341,7 @@ class Faulty(h2.Handler):
 
 
 @pytest.mark.parametrize("where", ["on_open", "on_message", "on_half_close"])
-def test_an_exception_in_a_handler_ends_its_call_only(
-    run: Run, where: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_exception_in_a_handler_ends_its_call_only(run: Run, where: str, caplog: pytest.LogCaptureFixture) -> None:
     async def body() -> None:
         async with meet("ours", "ours") as (client, server):
             faulty = server.routes[b"/contract.Service/Faulty"] = Faulty(where)

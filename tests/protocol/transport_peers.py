@@ -205,7 +205,13 @@ class OurClient:
         self.channel = await h2.Channel.connect(loop, "127.0.0.1", self.port, limits=self.limits)
 
     def open(
-        self, method: bytes, messages: Iterable[bytes], *, timeout: float = 0.0, headers: Headers = (), half_close: bool = True
+        self,
+        method: bytes,
+        messages: Iterable[bytes],
+        *,
+        timeout: float = 0.0,
+        headers: Headers = (),
+        half_close: bool = True,
     ) -> OurCall:
         collector = Collector()
         call = self.channel.open(SERVICE + method, collector, headers=headers, timeout=timeout)
@@ -365,4 +371,3 @@ async def meet(
     finally:
         await calling.close()
         await serving.close()
-

@@ -6,6 +6,7 @@ their payload to `deliver`. The table changes when the user function was discove
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from stateside.proxy.effects import Client, Method, Reply
     from stateside.proxy.timers import Timers
 
+HEADER_NAME = re.compile(rb"[0-9a-z_.-]+")
+HEADER_VALUE = re.compile(rb"[ -~]*")
 MAX_REPLY_HEADERS = 50
 MAX_TYPE_WARNINGS = 100  # distinct (method, type) pairs reported; each once
 
@@ -110,7 +113,7 @@ class Router:
 
     def start(self, client: Client, method: Method, metadata: bytes) -> None:
         """Metadata of the first reply becomes response headers (spec core 8.2); that of later ones has no effect."""
-        headers = headers_of_metadata(metadata)
+        headers = [each for each in headers_of_metadata(metadata) if is_grpc_header(*each)]
         if len(headers) > MAX_REPLY_HEADERS:
             log.warning("reply metadata dropped: there are too many entries", method=method.name, entries=len(headers))
         client.start(headers[:MAX_REPLY_HEADERS])
@@ -143,6 +146,14 @@ class Router:
         """A side effect was not done, or failed: counted and logged, never dropped silently."""
         self.failed_effects += 1
         log.warning("side effect failed", target=name, status=status_name(status), message=message)
+
+
+def is_grpc_header(name: bytes, value: bytes) -> bool:
+    """HTTP/2 would take more than the Custom-Metadata of gRPC over HTTP/2."""
+    if HEADER_NAME.fullmatch(name) and not name.startswith(b"grpc-") and HEADER_VALUE.fullmatch(value):
+        return True
+    log.warning("reply metadata dropped: it cannot be sent as a header", name=name.decode(errors="replace"))
+    return False
 
 
 def is_same(one: EntityModel, other: EntityModel) -> bool:

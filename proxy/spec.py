@@ -33,7 +33,6 @@ ACTION = "cloudstate.action.ActionProtocol"
 EVENT_SOURCED = "cloudstate.eventsourced.EventSourced"
 # What this proxy serves, in the order in which ProxyInfo tells it.
 SUPPORTED_ENTITY_TYPES = (EVENT_SOURCED, ACTION)
-STORED_ENTITY_TYPES = frozenset((EVENT_SOURCED,))  # those that need the journal
 
 TYPE_URL_PREFIX = "type.googleapis.com/"
 
@@ -105,7 +104,7 @@ class ServiceModel:
     @property
     def is_stored(self) -> bool:
         """Whether any of the entities keeps state in the journal."""
-        return any(entity.entity_type in STORED_ENTITY_TYPES for entity in self.entities)
+        return any(entity.entity_type != ACTION for entity in self.entities)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "service_names", tuple(sorted(entity.service_name for entity in self.entities)))
@@ -191,7 +190,7 @@ def _check_persistence_id(offer: Any, earlier: list[EntityModel]) -> None:
     if "|" in name:
         raise SpecError(f'The persistence_id "{name}" of service "{service}" contains "|", which is reserved.')
     for entity in earlier:
-        if entity.persistence_id == name and entity.entity_type in STORED_ENTITY_TYPES:
+        if entity.persistence_id == name and entity.entity_type != ACTION:
             raise SpecError(
                 f'The services "{entity.service_name}" and "{service}" share the persistence_id "{name}"; '
                 "their state would mix. Give each entity its own."

@@ -143,6 +143,10 @@ class StandIn(Handler):
         """The whole answer of a unary target, of the type that the target promises."""
         if self._target.output_type_url != self.origin.output_type_url:
             self._router.warn_type(self.origin, self._target.output_type_url)
+        self.pass_on(message, headers)
+
+    def pass_on(self, message: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """The whole answer of a unary target, whose type has been checked."""
         if headers:
             self.start(headers)
         self.send(message)

@@ -1,4 +1,4 @@
-"""Back-pressure from end to end: whoever is slow stalls whoever sends to it, and the proxy keeps next to nothing (9.2)."""
+"""Back-pressure from end to end: whoever is slow stalls whoever sends to it; the proxy keeps next to nothing (9.2)."""
 
 from __future__ import annotations
 

@@ -155,6 +155,7 @@ class StandIn(Handler):
     def finish(self, status: int = 0, message: str = "", trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if not self.ended:
             self.ended = True
+            self.client = None
             self._over(self, status, message)
 
     def fail(self, status: int, message: str) -> None:
@@ -175,6 +176,7 @@ class StandIn(Handler):
     def on_client_cancel(self, status: int) -> None:
         if not self.ended:
             self.ended = True
+            self.client = None
             if self.context is not None:
                 self.context.on_client_cancel(status)
 

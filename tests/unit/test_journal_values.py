@@ -286,7 +286,7 @@ def test_no_space_fails_values_under_way_and_leaves_the_one_before(path):
                 with pytest.raises(Full):
                     await answer.result()
             assert await load(journal, "account") == Head(1, 1, b"one")
-            while not journal.writable:  # noqa: ASYNC110 - what is awaited has no event
+            while not journal.writable:
                 await asyncio.sleep(0.001)
             await put(journal, "account", 2, b"again")
             assert await load(journal, "account") == Head(2, 2, b"again")

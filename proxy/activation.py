@@ -579,8 +579,8 @@ class Activation(Handler):
         self._end()
 
     def _again(self) -> bool:
-        """The user function refused the stream and has seen nothing of it: ask for another a little later. Servers count a
-        stream against their limit for a moment longer than we do."""
+        """The user function refused the stream and has seen nothing of it: ask for another a little later. Servers
+        count a stream against their limit for a moment longer than we do."""
         if self.refusals == MAX_REFUSALS:
             return False
         self.refusals += 1

@@ -30,7 +30,8 @@ Hops = tuple[str, ...]
 
 
 def check_parts(reply: StreamOut | ValueOut) -> None:
-    """Raise WireError when a part of the reply that is looked into only later is malformed. Before its events are stored."""
+    """Raise WireError when a part of the reply that is looked into only later is malformed: before its events are
+    stored."""
     try:
         for effect in reply.side_effects:
             cloudstate.SideEffect.FromString(effect)

@@ -118,7 +118,8 @@ class Router:
 
 
 def response_headers(metadata: bytes) -> list[tuple[bytes, bytes]]:
-    """Response headers from a serialized `Metadata` (spec core 8.2): its string entries. What is no header is dropped."""
+    """Response headers from a serialized `Metadata` (spec core 8.2): its string entries. What is no header is
+    dropped."""
     headers: list[tuple[bytes, bytes]] = []
     for entry in cloudstate.Metadata.FromString(metadata).entries:
         name = entry.key.lower()

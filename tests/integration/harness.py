@@ -1,9 +1,9 @@
-"""The proxy as a process, and clients that see what it answers: all that the black-box tests need besides a user function.
+"""The proxy as a process, and clients that see what it answers: what black-box tests need besides a user function.
 
     World = ScriptedUserFunction + ProxyProcess + Client, on free ports, with a journal in a folder of its own
 
-Tests are coroutines on one event loop of the session (see conftest.py), because grpc.aio ties servers and channels to a loop and
-many tests share a proxy.
+Tests are coroutines on one event loop of the session (see loop.py), because grpc.aio ties servers and channels to a
+loop and many tests share a proxy.
 """
 
 from __future__ import annotations
@@ -327,8 +327,8 @@ class World:
         await eventually(now, f"{name} = {value:g}")
 
     async def next_life(self, key: str, stream: EntityStream) -> tuple[list[Any], EntityStream]:
-        """Make the user function ask for a restart of an idle entity: what its next instance is sent up to its first command,
-        and the new stream, idle again."""
+        """Make the user function ask for a restart of an idle entity: what its next instance is sent up to its first
+        command, and the new stream, idle again."""
         call = self.client.start(key)
         last = await stream.next()
         await stream.send(messages.failed(last.command.id, "restart, please", restart=True))

@@ -1,7 +1,7 @@
 """Messages of the protocol as the tests write them, around the event sourced model of the Cloudstate TCK.
 
-`init`, `event` and `command` are what a proxy is expected to send, compared for full equality; `reply`, `forward`, `failed` and
-`stream_failure` are what a user function answers; `request` and its actions are what a client asks of the model.
+`init`, `event` and `command` are what a proxy is expected to send, compared for full equality; `reply`, `forward`,
+`failed` and `stream_failure` are what a user function answers; `request` and its actions are what a client asks.
 """
 
 from __future__ import annotations

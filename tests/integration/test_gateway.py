@@ -1,4 +1,4 @@
-"""The main port against bad input, a missing user function, wrong settings and a damaged journal: each gets a clear answer."""
+"""The main port against bad input, a missing user function, wrong settings, a damaged journal: a clear answer each."""
 
 from __future__ import annotations
 
@@ -153,9 +153,11 @@ async def test_commands_in_flight_when_the_user_function_dies_fail_and_those_beh
 async def refused_start(folder: Path, **settings: str) -> str:
     """Start a proxy that is to refuse; its one line."""
     proxy = ProxyProcess(1, folder, **settings)
-    await proxy.start(ready=False)
-    assert await proxy.wait_exit(15) == 2
-    await proxy.stop()
+    try:
+        await proxy.start(ready=False)
+        assert await proxy.wait_exit(15) == 2
+    finally:
+        await proxy.stop()
     assert proxy.stdout == []
     (line,) = [line for line in proxy.log.splitlines() if line and not line.startswith("{")]
     return line

@@ -1,7 +1,7 @@
 """The state machine of event sourced entities where a black box cannot look: what the journal answers, and when.
 
-The journal, the stream, the connections and the client are fakes that do what the test says; all else is the proxy's own. Rows are
-those of core 4.3 and 4.4, D-numbers those of core 15.
+The journal, the stream, the connections and the client are fakes that do what the test says; all else is the proxy's
+own. Rows are those of core 4.3 and 4.4, D-numbers those of core 15.
 """
 
 from __future__ import annotations

@@ -457,8 +457,8 @@ class Activation(Handler):
         return client, method
 
     def _failed(self, reply: Reply, now: float, changes: str, restart: bool) -> None:
-        """The command failed: nothing of it is kept. If `changes` (what they are called) came along, or a restart is asked for, what the user
-        function has in memory is not what is stored, so a new instance follows."""
+        """The command failed: nothing of it is kept. If `changes` (what they are called) came along, or a restart is
+        asked for, what the user function has in memory is not what is stored, so a new instance follows."""
         client, _ = self._completed(now)
         self.entities.metrics.failed_commands += 1
         if changes:

@@ -474,10 +474,10 @@ class Activation(Handler):
     def _not_stored(self, error: JournalError) -> None:
         """The journal refused: the client learns why, and the user function's state, which is ahead now, is thrown
         away."""
-        log.error("events were not stored", entity=self.log_id, error=str(error))
+        log.error("a change was not stored", entity=self.log_id, error=str(error))
         client, method = self._completed(monotonic())
         status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)
-        client.fail(status, f"{method.name}: the events were not stored: {error}")
+        client.fail(status, f"{method.name}: the change was not stored: {error}")
         self.close_as = Close.CRASH
         self._next(monotonic())
 

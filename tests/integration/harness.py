@@ -164,24 +164,26 @@ class ProxyProcess:
         return await http_get(self.admin_port, path)
 
     async def metrics(self, service: str = messages.MODEL) -> Metrics:
-        """The event sourced metrics of one entity type as they are now."""
+        """The metrics of one entity type as they are now."""
         status, text = await self.admin("/metrics")
         assert status == 200
         return Metrics(text, messages.PERSISTENCE_IDS[service])
 
 
 class Metrics(dict[str, float]):
-    """Values by short name: `cloudstate_eventsourced_<name>` with the label of one entity type."""
+    """Values by short name: `cloudstate_eventsourced_<name>`, or that of value entities, with the label of one entity
+    type."""
 
-    PREFIX = "cloudstate_eventsourced_"
+    PREFIXES = ("cloudstate_eventsourced_", "stateside_value_")
 
     def __init__(self, text: str, entity_name: str) -> None:
         super().__init__()
         label = f'{{entity_name="{entity_name}"}}'
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")
-            if name.startswith(self.PREFIX) and name.endswith(label):
-                self[name[len(self.PREFIX) : -len(label)]] = float(value)
+            for prefix in self.PREFIXES:
+                if name.startswith(prefix) and name.endswith(label):
+                    self[name[len(prefix) : -len(label)]] = float(value)
 
     def since(self, earlier: Metrics) -> dict[str, float]:
         """What changed, without times."""
@@ -253,7 +255,7 @@ class Client:
     ) -> Outcome:
         """Call the service's method for an entity."""
         return await self.raw(
-            method_path(service), messages.request(key, *actions).SerializeToString(), timeout, **more
+            method_path(service), messages.request(key, *actions, service=service).SerializeToString(), timeout, **more
         )
 
     def start(self, key: str, *actions: Any, **more: Any) -> asyncio.Task[Outcome]:

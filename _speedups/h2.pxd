@@ -42,7 +42,7 @@ cdef class Handler:
 
 cdef class Call:
     cdef public object context
-    cdef readonly Handler handler
+    cdef public Handler handler  # written by who takes a call over
     cdef readonly bytes path
     cdef readonly bint ended
     cdef readonly double deadline

@@ -50,6 +50,7 @@ class Call:
     context: Any
     """Free for the handler's owner. Cleared by nobody but the owner."""
     handler: Handler
+    """Writable: who takes a call over is told what happens to it from then on."""
     headers: Headers
     """Peer's headers without pseudo headers, lower-case names, raw values, in order; empty unless `handler.wants_headers`."""
     trailers: Headers

@@ -148,6 +148,12 @@ class Settings:
         Duration(0.001, DAY),
         "How long a command may wait for its answer before its entity is freed.",
     )
+    action_timeout: float = _row(
+        USER_FUNCTION,
+        0.0,
+        Duration(0.001, DAY, "never"),
+        "How long a call of an action may take, streamed ones as a whole; a client's own deadline holds in any case.",
+    )
     relay_buffer: int = _row(
         USER_FUNCTION, 64 * KIB, Size(KIB, GIB), "Bytes waiting to be sent to one entity's stream before replay pauses."
     )

@@ -55,6 +55,17 @@ HISTOGRAMS = {
 }
 SUMMARIES = {"entity_active_time": "Life time of entity instances"}
 
+ACTION_PREFIX = "stateside_action_"
+# attribute of ActionMetrics -> help text; the name is ACTION_PREFIX + attribute + _total
+ACTION_COUNTERS = {
+    "calls": "Calls of actions, side effects and forwards included",
+    "failed_calls": "Calls answered with a failure or an error status",
+    "cancelled_calls": "Calls whose client went away or ran out of time",
+    "messages_in": "Messages streamed in by clients",
+    "messages_out": "Responses of the user function",
+}
+ACTION_GAUGES = {"active_calls": "Calls under way"}
+
 
 class Histogram:
     """Counts in fixed buckets."""
@@ -184,10 +195,29 @@ class EntityMetrics:
             setattr(self, name, Summary())
 
 
+class ActionMetrics:
+    """All figures of one action, to be incremented in place."""
+
+    __slots__ = ("service", *ACTION_COUNTERS, *ACTION_GAUGES)
+
+    calls: int
+    failed_calls: int
+    cancelled_calls: int
+    messages_in: int
+    messages_out: int
+    active_calls: int
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        for name in (*ACTION_COUNTERS, *ACTION_GAUGES):
+            setattr(self, name, 0)
+
+
 class Metrics:
     """All figures of the process."""
 
     def __init__(self) -> None:
+        self._actions: dict[str, ActionMetrics] = {}
         self._event_sourced: dict[str, EntityMetrics] = {}
         self._readings: list[tuple[str, str, str, Callable[[], float]]] = []
         self._registry: CollectorRegistry | None = None
@@ -195,6 +225,10 @@ class Metrics:
     def event_sourced(self, entity_name: str) -> EntityMetrics:
         """The figures of an entity type, by its persistence id."""
         return self._event_sourced.setdefault(entity_name, EntityMetrics(entity_name))
+
+    def action(self, service: str) -> ActionMetrics:
+        """The figures of an action, by the name of its service."""
+        return self._actions.setdefault(service, ActionMetrics(service))
 
     def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """A value that is read at every scrape."""
@@ -217,6 +251,8 @@ class Metrics:
             yield from self._counters()
             yield from self._histograms()
             yield from self._summaries()
+        if self._actions:
+            yield from self._of_actions()
         for sort, name, meaning, read in self._readings:
             yield _reading(sort, name, meaning, read())
 
@@ -237,6 +273,16 @@ class Metrics:
             for name, metrics in self._event_sourced.items():
                 family.add_metric([name], getattr(metrics, attribute))
             yield family
+
+    def _of_actions(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for made, series in ((CounterMetricFamily, ACTION_COUNTERS), (GaugeMetricFamily, ACTION_GAUGES)):
+            for attribute, meaning in series.items():
+                family: Any = made(ACTION_PREFIX + attribute, meaning, labels=["service"])
+                for name, metrics in self._actions.items():
+                    family.add_metric([name], getattr(metrics, attribute))
+                yield family
 
     def _histograms(self) -> Iterator[Metric]:
         from prometheus_client.core import HistogramMetricFamily

@@ -1,38 +1,35 @@
 """From a path or a (service, command) to the method that serves it, over all services of the user function.
 
-The transport asks `lookup` once per path and remembers the answer; forwards and side effects ask `method`. The table
-changes when the user function was discovered (again).
+The transport asks `lookup` once per path and remembers the answer; forwards and side effects ask `method` and hand
+their payload to `deliver`. The table changes when the user function was discovered (again).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from stateside._speedups.h2 import Handler, ServerCall
-from stateside._speedups.wire import ACTION_REPLY
-from stateside.proto import cloudstate
+from stateside._speedups.h2 import Handler
+from stateside._speedups.wire import ACTION_FAILURE, ACTION_REPLY, ActionOut, headers_of_metadata
 from stateside.proto.status import Status
 from stateside.proxy import logs
+from stateside.proxy.action import ActionMethod, Actions
 from stateside.proxy.activation import Entities, EntityMethod
+from stateside.proxy.effects import StandIn, origin_of
 from stateside.proxy.spec import EntityModel, ServiceModel
 
 if TYPE_CHECKING:
-    from stateside._speedups.wire import StreamOut, ValueOut
     from stateside.proxy.config import Settings
+    from stateside.proxy.effects import Client, Method, Reply
     from stateside.proxy.timers import Timers
 
-# Response headers that are the transport's own business (spec core 8.2).
-RESERVED_HEADERS = frozenset(
-    ("content-type", "content-length", "transfer-encoding", "date", "server", "connection", "te")
-)
-HEADER_NAME = re.compile(r"[0-9a-z_.-]+")  # gRPC over HTTP/2: Custom-Metadata
-HEADER_VALUE = re.compile(r"[ -~]*")
 MAX_REPLY_HEADERS = 50
 MAX_TYPE_WARNINGS = 100  # distinct (method, type) pairs reported; each once
 
 log = logs.get(__name__)
+
+Service: TypeAlias = Entities | Actions
+Target: TypeAlias = EntityMethod | ActionMethod
 
 
 class Router:
@@ -42,17 +39,17 @@ class Router:
         self,
         settings: Settings,
         timers: Timers,
-        make_entities: Callable[[EntityModel, Router], Entities],
+        make_service: Callable[[EntityModel, Router], Service],
         report: Callable[[str], None],
     ) -> None:
         """`report(text)` tells the user function about its mistakes, without waiting."""
         self.settings = settings
         self.timers = timers
         self.report = report
-        self.entities: dict[str, Entities] = {}
+        self.services: dict[str, Service] = {}
         self.pending_effects = 0
         self.failed_effects = 0
-        self._make_entities = make_entities
+        self._make_service = make_service
         self._paths: dict[bytes, Handler] = {}
         self._fixed: dict[bytes, Handler] = {}
         self._warned: set[tuple[str, str]] = set()
@@ -63,47 +60,78 @@ class Router:
 
     def update(self, model: ServiceModel) -> None:
         """Serve the services of `model`, and no others. Instances of services that stay live on."""
-        known, self.entities = self.entities, {}
+        known, self.services = self.services, {}
         for entity in model.entities:
-            entities = known.get(entity.service_name)
-            if entities is not None and entities.model.persistence_id == entity.persistence_id:
-                entities.update(entity)
+            service = known.get(entity.service_name)
+            if service is not None and is_same(service.model, entity):
+                service.update(entity)
             else:
-                entities = self._make_entities(entity, self)
-            self.entities[entity.service_name] = entities
+                service = self._make_service(entity, self)
+            self.services[entity.service_name] = service
         self._paths = {
-            method.model.path: method for entities in self.entities.values() for method in entities.methods.values()
+            method.model.path: method for service in self.services.values() for method in service.methods.values()
         }
         self._warned.clear()
 
     def lookup(self, path: bytes) -> Handler | None:
         return self._paths.get(path) or self._fixed.get(path)
 
-    def method(self, service_name: str, command_name: str) -> EntityMethod | None:
-        entities = self.entities.get(service_name)
-        return entities.methods.get(command_name) if entities is not None else None
+    def has_service(self, service_name: str) -> bool:
+        return service_name in self.services
+
+    def method(self, service_name: str, command_name: str) -> Target | None:
+        service = self.services.get(service_name)
+        return service.methods.get(command_name) if service is not None else None
+
+    def deliver(self, target: Target, stand_in: StandIn, payload: bytes, metadata: bytes | None) -> None:
+        """A side effect or a forward: one request message, with metadata if the target takes any (spec core 7.3)."""
+        if isinstance(target, ActionMethod):
+            target.take(stand_in, payload, metadata)
+        else:
+            target.on_request(stand_in, payload)  # type: ignore[arg-type]
 
     def active_instances(self) -> int:
-        return sum(len(entities.active) for entities in self.entities.values())
+        return sum(len(service.active) for service in self.services.values() if isinstance(service, Entities))
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def answer(self, client: ServerCall, method: EntityMethod, reply: StreamOut | ValueOut) -> None:
-        """Give the client what the user function replied."""
-        if reply.action != ACTION_REPLY:
-            self.report(f"{method.name} was answered with neither reply, forward nor failure.")
-            client.fail(Status.INTERNAL, f"the user function gave no answer to {method.name}")
-            return
-        if reply.type_url != method.output_type_url:
-            self.warn_type(method, reply.type_url)
-        if reply.metadata is None:
-            client.reply(reply.payload)
+    def answer(self, client: Client, method: Method, reply: Reply) -> None:
+        """Give the client what the user function replied to a call with one answer."""
+        if reply.action == ACTION_REPLY:
+            self.check_type(client, method, reply.type_url)
+            if reply.metadata is not None:
+                self.start(client, method, reply.metadata)
+            client.send(reply.payload)
+            client.finish()
+        elif reply.action == ACTION_FAILURE:
+            client.finish(Status.UNKNOWN, reply.description)
         else:
-            client.reply(reply.payload, response_headers(reply.metadata))
+            self._no_answer(client, method, reply)
 
-    def warn_type(self, method: EntityMethod, type_url: str) -> None:
-        """The reply has another type than the method promises: it is sent all the same (spec core 9.4), and said
-        once."""
+    def start(self, client: Client, method: Method, metadata: bytes) -> None:
+        """Metadata of the first reply becomes response headers (spec core 8.2); that of later ones has no effect."""
+        headers = headers_of_metadata(metadata)
+        if len(headers) > MAX_REPLY_HEADERS:
+            log.warning("reply metadata dropped: there are too many entries", method=method.name, entries=len(headers))
+        client.start(headers[:MAX_REPLY_HEADERS])
+
+    def _no_answer(self, client: Client, method: Method, reply: Reply) -> None:
+        """Only an action may stay silent, but then a client is left without its message all the same."""
+        if not isinstance(reply, ActionOut):
+            self.report(f"{method.name} was answered with neither reply, forward nor failure.")
+        elif isinstance(client, StandIn):
+            client.finish()
+            return
+        client.finish(Status.INTERNAL, f"the user function gave no answer to {method.name}")
+
+    def check_type(self, client: Client, method: Method, type_url: str) -> None:
+        """An answer has to be of the type that the method which the client called promises (spec core 9.4)."""
+        origin = origin_of(client, method)
+        if type_url != origin.output_type_url:
+            self.warn_type(origin, type_url)
+
+    def warn_type(self, method: Method, type_url: str) -> None:
+        """The reply has another type than the method promises: it is sent all the same, and said once."""
         if (method.name, type_url) in self._warned or len(self._warned) >= MAX_TYPE_WARNINGS:
             return
         self._warned.add((method.name, type_url))
@@ -111,25 +139,17 @@ class Router:
         log.warning("reply of an unexpected type", method=method.name, expected=method.output_type_url, actual=type_url)
         self.report(text)
 
-    def effect_failed(self, name: str, status: Status, message: str) -> None:
+    def effect_failed(self, name: str, status: int, message: str) -> None:
         """A side effect was not done, or failed: counted and logged, never dropped silently."""
         self.failed_effects += 1
-        log.warning("side effect failed", target=name, status=status.name, message=message)
+        log.warning("side effect failed", target=name, status=status_name(status), message=message)
 
 
-def response_headers(metadata: bytes) -> list[tuple[bytes, bytes]]:
-    """Response headers from a serialized `Metadata` (spec core 8.2): its string entries. What is no header is dropped."""
-    headers = []
-    for entry in cloudstate.Metadata.FromString(metadata).entries:
-        name = entry.key.lower()
-        if entry.WhichOneof("value") != "string_value":
-            continue
-        if name in RESERVED_HEADERS or name.startswith("grpc-"):
-            log.warning("reply metadata dropped: the name is reserved", name=name)
-        elif not HEADER_NAME.fullmatch(name) or not HEADER_VALUE.fullmatch(entry.string_value):
-            log.warning("reply metadata dropped: it cannot be sent as a header", name=name)
-        elif len(headers) == MAX_REPLY_HEADERS:
-            log.warning("reply metadata dropped: there are too many entries", name=name)
-        else:
-            headers.append((name.encode(), entry.string_value.encode()))
-    return headers
+def is_same(one: EntityModel, other: EntityModel) -> bool:
+    """Whether the instances of one can go on under the other."""
+    return one.persistence_id == other.persistence_id and one.entity_type == other.entity_type
+
+
+def status_name(status: int) -> str:
+    """User functions may end a call with numbers that have no name."""
+    return Status(status).name if status in Status.__members__.values() else str(status)

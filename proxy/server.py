@@ -1,9 +1,11 @@
 """The proxy process: puts the parts together, starts them in order, and takes them down again.
 
-    journal -> admin port -> discovery -> main port -> ready ... SIGTERM -> drain -> passivate -> journal closed
+    admin port -> discovery -> journal -> main port -> ready ... SIGTERM -> drain -> passivate -> journal closed
 
 The main port opens once the user function has been discovered and then stays open whatever happens to the user
-function.
+function. The journal opens when the first entity type that keeps state is discovered, before anything of it is served:
+a user function of actions alone needs no store and starts none. A journal that cannot be opened ends the process with
+one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import uvloop
 
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
-from stateside.journal.contract import Durability, JournalError
+from stateside.journal.contract import Durability, Journal, JournalError
 from stateside.proxy import http1, logs, reflection
+from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import Settings
@@ -28,8 +31,8 @@ from stateside.proxy.eventsourced import EventSourcedEntities
 from stateside.proxy.health import Health
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
-from stateside.proxy.router import Router
-from stateside.proxy.spec import EntityModel, ServiceModel
+from stateside.proxy.router import Router, Service
+from stateside.proxy.spec import ACTION, EntityModel, ServiceModel
 from stateside.proxy.timers import Timers
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
@@ -63,6 +66,7 @@ class Proxy:
         self.started = monotonic()
         self.exit_code = EXIT_OK
         self.port = 0
+        self.journal: Journal | None = None  # until an entity type needs it
         self.readiness = Readiness()
         self.metrics = Metrics()
         self._stop = asyncio.Event()
@@ -70,7 +74,7 @@ class Proxy:
     async def run(self) -> int:
         try:
             await self._build()
-        except (JournalError, OSError) as error:
+        except OSError as error:
             print(f"stateside: {error}", file=sys.stderr)
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
@@ -99,13 +103,9 @@ class Proxy:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         self.timers = Timers(loop)
-        self.journal = open_journal(
-            settings.journal, Durability(settings.durability), self._on_broken, **journal_bounds(settings)
-        )
-        await self.journal.open()
         self.user_function = UserFunction(settings, self.timers.evict)
         self.discovery = Discovery(settings, self._found, self.readiness)
-        self.router = Router(settings, self.timers, self._make_entities, self.discovery.report)
+        self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
         face = http1.main_port(settings, loop)
         self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=face.connect)
         self.health = Health(self.readiness)
@@ -133,7 +133,17 @@ class Proxy:
             reading = partial(self.server.counters.__getitem__, name)
             counter(f"stateside_{name.removesuffix('_total')}", f"Transport: {name}", reading)
 
-    def _make_entities(self, model: EntityModel, router: Router) -> Entities:
+    def _make_service(self, model: EntityModel, router: Router) -> Service:
+        if model.entity_type == ACTION:
+            return Actions(
+                model,
+                self.settings,
+                user_function=self.user_function,
+                timers=self.timers,
+                metrics=self.metrics.action(model.service_name),
+                router=router,
+            )
+        assert self.journal is not None
         return ENTITIES[model.entity_type](
             model,
             self.settings,
@@ -146,6 +156,8 @@ class Proxy:
 
     async def _found(self, model: ServiceModel) -> None:
         """The user function was discovered: serve what it offers."""
+        if model.is_stored and self.journal is None and not await self._open_journal():
+            return
         self.router.update(model)
         self.router.add(reflection.handlers(model))
         self.server.forget()
@@ -153,6 +165,21 @@ class Proxy:
         log.info("user function discovered", services=model.service_names)
         if not self.port:
             await self._listen()
+
+    async def _open_journal(self) -> bool:
+        """False: it cannot be opened, and the proxy stops."""
+        settings = self.settings
+        try:
+            journal = open_journal(
+                settings.journal, Durability(settings.durability), self._on_broken, **journal_bounds(settings)
+            )
+            await journal.open()
+        except (JournalError, OSError) as error:
+            print(f"stateside: {error}", file=sys.stderr)
+            self.stop(EXIT_CONFIG)
+            return False
+        self.journal = journal
+        return True
 
     async def _listen(self) -> None:
         settings = self.settings
@@ -172,7 +199,7 @@ class Proxy:
     async def _watch_journal(self) -> None:
         """Readiness follows whether the journal takes events."""
         while True:
-            if self.journal.writable:
+            if self.journal is None or self.journal.writable:
                 self.readiness.clear("journal")
             else:
                 self.readiness.block("journal", "the journal does not take events")
@@ -191,7 +218,8 @@ class Proxy:
         await self._passivate_all()
         self.timers.stop()
         await self.user_function.close()
-        await self.journal.close()
+        if self.journal is not None:
+            await self.journal.close()
         await self.admin.close()
         log.info("stopped")
 

@@ -4,7 +4,7 @@ The rules are those of the reference proxy (docs/compatibility.md lists where we
 wins and its text, a `SpecError`, is reported to the user function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,9 +29,11 @@ __all__ = [
 PROXY_NAME = "stateside"
 PROTOCOL = (0, 2)
 
+ACTION = "cloudstate.action.ActionProtocol"
 EVENT_SOURCED = "cloudstate.eventsourced.EventSourced"
 # What this proxy serves, in the order in which ProxyInfo tells it.
-SUPPORTED_ENTITY_TYPES = (EVENT_SOURCED,)
+SUPPORTED_ENTITY_TYPES = (EVENT_SOURCED, ACTION)
+STORED_ENTITY_TYPES = frozenset((EVENT_SOURCED,))  # those that need the journal
 
 TYPE_URL_PREFIX = "type.googleapis.com/"
 
@@ -79,7 +81,10 @@ class MethodModel:
 
 @dataclass(frozen=True, slots=True)
 class EntityModel:
-    """One entity. `passivation_timeout` is in seconds, None = the proxy's own."""
+    """One entity, or one action, which has neither persistence id nor keys nor passivation.
+
+    `passivation_timeout` is in seconds, None = the proxy's own.
+    """
 
     entity_type: str
     service_name: str
@@ -96,6 +101,11 @@ class ServiceModel:
     descriptors: Descriptors
     warnings: tuple[str, ...] = ()
     service_names: tuple[str, ...] = field(init=False)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether any of the entities keeps state in the journal."""
+        return any(entity.entity_type in STORED_ENTITY_TYPES for entity in self.entities)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "service_names", tuple(sorted(entity.service_name for entity in self.entities)))
@@ -141,10 +151,13 @@ def _entity(offer: Any, built: Descriptors, earlier: list[EntityModel]) -> Entit
     service = _service(offer.service_name, built)
     _check_entity_type(offer)
     _check_unique(offer, earlier)
+    if offer.entity_type == ACTION:  # nothing else is checked (spec core 1.4 #12)
+        methods = tuple(_method(service, method, ()) for method in service.methods)
+        return EntityModel(ACTION, offer.service_name, offer.persistence_id, None, methods)
     _check_persistence_id(offer, earlier)
     _check_not_streamed(service)
     _check_has_key(service)
-    methods = tuple(_method(service, method) for method in service.methods)
+    methods = tuple(_method(service, each, descriptors.key_fields(each.input_type)) for each in service.methods)
     return EntityModel(
         offer.entity_type, offer.service_name, offer.persistence_id, _passivation_timeout(offer), methods
     )
@@ -178,7 +191,7 @@ def _check_persistence_id(offer: Any, earlier: list[EntityModel]) -> None:
     if "|" in name:
         raise SpecError(f'The persistence_id "{name}" of service "{service}" contains "|", which is reserved.')
     for entity in earlier:
-        if entity.persistence_id == name:
+        if entity.persistence_id == name and entity.entity_type in STORED_ENTITY_TYPES:
             raise SpecError(
                 f'The services "{entity.service_name}" and "{service}" share the persistence_id "{name}"; '
                 "their state would mix. Give each entity its own."
@@ -206,8 +219,7 @@ def _names(service: ServiceDescriptor, broken: Callable[[MethodDescriptor], bool
     return ",".join(method.name for method in service.methods if broken(method))
 
 
-def _method(service: ServiceDescriptor, method: MethodDescriptor) -> MethodModel:
-    keys = descriptors.key_fields(method.input_type)
+def _method(service: ServiceDescriptor, method: MethodDescriptor, keys: Sequence[FieldDescriptor]) -> MethodModel:
     return MethodModel(
         name=method.name,
         path=f"/{service.full_name}/{method.name}".encode(),

@@ -1,6 +1,7 @@
 """The connections to the user function: who gets a stream, when another connection is opened, and who waits.
 
-Every active entity holds one stream for as long as it is active, so thousands of streams are normal. A peer's
+Every active entity holds one stream for as long as it is active, so thousands of streams are normal; every call of an
+action holds one until it is over. A peer's
 MAX_CONCURRENT_STREAMS is honoured and followed as it changes. Further connections are opened before anybody has to
 wait; when there may be no more of them, those who wait are served in order as idle entities give their streams up.
 """
@@ -51,6 +52,11 @@ async def connect(settings: Settings) -> Channel:
         return await Channel.connect(loop, settings.user_function_host, settings.user_function_port, limits=limits)
 
 
+def timeout_until(deadline: float) -> float:
+    """Seconds from now; a moment if it is over, for 0 would mean that there is none."""
+    return max(deadline - asyncio.get_running_loop().time(), 0.001)
+
+
 class UserFunction:
     """The pool. Bounds: `user_function_max_connections`, `user_function_streams_per_connection` (unless the peer
     clearly allows more), `user_function_max_waiting`."""
@@ -61,7 +67,7 @@ class UserFunction:
         self._make_room = make_room
         self._channels: list[Channel] = []
         self._roomy: list[Channel] = []  # candidates with room; checked when used
-        self.waiting: dict[Borrower, bytes] = {}
+        self.waiting: dict[Borrower, tuple[bytes, float]] = {}
         self._connecting: asyncio.Task[None] | None = None
         self._refused = False  # the last attempt at a further connection failed
         self._closed = False
@@ -77,16 +83,17 @@ class UserFunction:
     def connections(self) -> int:
         return len(self._channels)
 
-    def request(self, path: bytes, borrower: Borrower) -> None:
-        """Ask for a stream: `on_stream` follows, possibly at once, or `on_no_stream`, later."""
-        if not self.waiting and self._open(path, borrower):
+    def request(self, path: bytes, borrower: Borrower, deadline: float = 0.0) -> None:
+        """Ask for a stream: `on_stream` follows, possibly at once, or `on_no_stream`, later. Its `deadline` is in loop
+        time; 0.0 = none."""
+        if not self.waiting and self._open(path, borrower, deadline):
             return
         if len(self.waiting) >= self._settings.user_function_max_waiting:
-            limit = f"{len(self.waiting)} entities (user_function_max_waiting) wait for a stream to the user function"
+            limit = f"{len(self.waiting)} others (user_function_max_waiting) wait for a stream to the user function"
             # Not at once: the command that asks is not yet among those that wait for an answer.
             asyncio.get_running_loop().call_soon(borrower.on_no_stream, Status.RESOURCE_EXHAUSTED, limit)
             return
-        self.waiting[borrower] = path
+        self.waiting[borrower] = (path, deadline)
         self._grow()
 
     def withdraw(self, borrower: Borrower) -> None:
@@ -97,6 +104,8 @@ class UserFunction:
         """The borrower's stream has ended."""
         channel, borrower.channel = borrower.channel, None
         self.streams -= 1
+        if not self.waiting and self._roomy and self._roomy[-1] is channel:
+            return  # known to have room, and looked at when used
         if channel is not None and not channel.closed and not channel.draining:
             self._has_room(channel)
 
@@ -107,14 +116,14 @@ class UserFunction:
         for channel in self._channels:
             channel.close()
 
-    def _open(self, path: bytes, borrower: Borrower) -> bool:
+    def _open(self, path: bytes, borrower: Borrower, deadline: float) -> bool:
         roomy = self._roomy
         while roomy:
             channel = roomy[-1]
             if self._room(channel) > 0:
                 try:
                     assert isinstance(borrower, Handler)
-                    stream = channel.open(path, borrower)
+                    stream = channel.open(path, borrower, timeout=timeout_until(deadline) if deadline else 0.0)
                 except ChannelUnavailable:
                     pass
                 else:
@@ -143,10 +152,10 @@ class UserFunction:
     def _serve(self) -> None:
         """Give streams to those who wait, in order."""
         while self.waiting:
-            borrower, path = next(iter(self.waiting.items()))
+            borrower, (path, deadline) = next(iter(self.waiting.items()))
             del self.waiting[borrower]
-            if not self._open(path, borrower):
-                self.waiting = {borrower: path} | self.waiting
+            if not self._open(path, borrower, deadline):
+                self.waiting = {borrower: (path, deadline)} | self.waiting
                 self._grow()
                 return
 

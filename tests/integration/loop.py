@@ -36,9 +36,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def world(
     request: pytest.FixtureRequest, runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    """A world for all tests of a file; a module's SETTINGS are settings of its proxy."""
+    """A world for all tests of a file; a module's SETTINGS are settings of its proxy, and its USER_FUNCTION makes the
+    user function."""
     settings = getattr(request.module, "SETTINGS", {})
-    world = World(tmp_path_factory.mktemp("world"), **settings)
+    make = getattr(request.module, "USER_FUNCTION", None)
+    user_function = make() if make is not None else None
+    world = World(tmp_path_factory.mktemp("world"), user_function=user_function, **settings)
     runner.run(world.__aenter__())
     yield world
     runner.run(world.__aexit__())

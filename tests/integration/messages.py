@@ -163,9 +163,9 @@ def model_spec() -> Any:
     )
 
 
-def descriptor_set(file: FileDescriptor) -> bytes:
-    """A file and all it imports, as a serialized FileDescriptorSet."""
-    files = {found.name: found for found in _with_imports(file)}
+def descriptor_set(*roots: FileDescriptor) -> bytes:
+    """Files and all they import, as a serialized FileDescriptorSet."""
+    files = {found.name: found for root in roots for found in _with_imports(root)}
     found = FileDescriptorSet(file=[_as_proto(each) for each in files.values()])
     return found.SerializeToString()
 

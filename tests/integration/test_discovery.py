@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from stateside.proto import cloudstate
+from stateside.proxy.spec import SUPPORTED_ENTITY_TYPES
 
 from .harness import Client, ProxyProcess, World, eventually, free_port, ok
 from .messages import CONFIGURED, MODEL, TWO, emit, entity, model_spec, reply
@@ -61,7 +62,7 @@ async def test_the_proxy_tells_about_itself(tmp_path: Path) -> None:
     async with World(tmp_path, journal="memory:") as world:
         (info,) = world.user_function.discovered
         assert (info.protocol_major_version, info.protocol_minor_version) == (0, 2)
-        assert list(info.supported_entity_types) == ["cloudstate.eventsourced.EventSourced"]
+        assert list(info.supported_entity_types) == list(SUPPORTED_ENTITY_TYPES)
         assert info.proxy_name and info.proxy_version
 
 

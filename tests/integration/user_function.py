@@ -47,6 +47,8 @@ async def soon(awaitable: Awaitable[T], what: str) -> T:
 class EntityStream:
     """The user function's end of one entity stream. `received` holds all messages of the proxy in order."""
 
+    parse = staticmethod(eventsourced.EventSourcedStreamIn.FromString)
+
     def __init__(self, context: Any, number: int) -> None:
         self.context = context
         self.number = number
@@ -68,7 +70,7 @@ class EntityStream:
     async def read_on(self) -> None:
         """Record until the proxy half-closes."""
         while (data := await self.context.read()) is not grpc.aio.EOF:
-            self.received.append(eventsourced.EventSourcedStreamIn.FromString(data))
+            self.received.append(self.parse(data))
             self._news.set()
         try:
             async with asyncio.timeout(RESET_SHOWS_S):
@@ -151,7 +153,7 @@ class ScriptedUserFunction:
 
     async def start(self) -> ScriptedUserFunction:
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1), *self.options])
-        self._server.add_generic_rpc_handlers((self._discovery_service(), self._event_sourced_service()))
+        self._server.add_generic_rpc_handlers(self._services())
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
         return self
@@ -202,6 +204,9 @@ class ScriptedUserFunction:
         return text
 
     # --- services ----------------------------------------------------------------------------------------------------
+
+    def _services(self) -> tuple[Any, ...]:
+        return self._discovery_service(), self._event_sourced_service()
 
     def _discovery_service(self) -> Any:
         handlers = {

@@ -11,7 +11,15 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 
 from stateside.proto import cloudstate
 from stateside.proxy.config import load
-from stateside.proxy.spec import EVENT_SOURCED, ServiceModel, SpecError, proxy_info, validate
+from stateside.proxy.spec import (
+    ACTION,
+    EVENT_SOURCED,
+    SUPPORTED_ENTITY_TYPES,
+    ServiceModel,
+    SpecError,
+    proxy_info,
+    validate,
+)
 from stateside.proxy.version import VERSION
 
 KEY = b"\xc0\x43\x01"
@@ -160,7 +168,7 @@ def test_8_an_entity_type_that_is_not_supported_is_refused(sort: str) -> None:
     text = refused(offer(entity(sort=sort)))
     assert '"shop.Cart"' in text
     assert f'"{sort}"' in text
-    assert f"Supported types: {EVENT_SOURCED}." in text
+    assert f"Supported types: {','.join(SUPPORTED_ENTITY_TYPES)}." in text
 
 
 def test_9_streamed_methods_are_refused_naming_all_of_them() -> None:
@@ -252,6 +260,34 @@ def test_several_keys_stand_in_order_of_declaration() -> None:
     assert accepted(keyed_by(two_keys)).entities[0].methods[0].key_fields == ((9, "string"), (1, "int64"))
 
 
+def test_12_an_action_may_stream_and_needs_neither_key_nor_persistence_id() -> None:
+    file = shop_file()
+    file.service[0].method[0].client_streaming = True
+    file.service[0].method[1].server_streaming = True
+    file.message_type[0].ClearField("field")
+    model = accepted(offer(entity(state="", sort=ACTION), entity("shop.Stock", "", sort=ACTION), file=file))
+    add, get = model.entities[0].methods
+    assert (add.client_streaming, add.server_streaming) == (True, False)
+    assert (get.client_streaming, get.server_streaming) == (False, True)
+    assert not model.is_stored
+
+
+def test_12_what_marks_keys_and_state_means_nothing_for_an_action() -> None:
+    file = shop_file()
+    add_field(file.message_type[0], "raw", 3, Field.TYPE_BYTES, key=True)
+    spec = offer(entity("shop.Cart", "a|b", sort=ACTION), entity("shop.Stock", "a|b", sort=ACTION), file=file)
+    assert [method.key_fields for method in accepted(spec).entities[0].methods] == [(), ()]
+
+
+def test_an_action_may_have_the_persistence_id_of_an_entity() -> None:
+    model = accepted(offer(entity("shop.Stock", "carts", sort=ACTION), entity()))
+    assert model.is_stored
+
+
+def test_an_action_offered_twice_is_refused() -> None:
+    assert '"shop.Cart"' in refused(offer(entity(sort=ACTION), entity(sort=ACTION)))
+
+
 def passivating(timeout_ms: int) -> Any:
     timeout = cloudstate.TimeoutPassivationStrategy(timeout=timeout_ms)
     return offer(entity(passivation_strategy=cloudstate.EntityPassivationStrategy(timeout=timeout)))
@@ -275,7 +311,7 @@ def test_proxy_info_says_what_is_supported() -> None:
     info = proxy_info()
     assert (info.protocol_major_version, info.protocol_minor_version) == (0, 2)
     assert (info.proxy_name, info.proxy_version) == ("stateside", VERSION)
-    assert list(info.supported_entity_types) == ["cloudstate.eventsourced.EventSourced"]
+    assert {EVENT_SOURCED, ACTION} <= set(info.supported_entity_types) == set(SUPPORTED_ENTITY_TYPES)
 
 
 def test_the_version_is_that_of_the_project() -> None:

@@ -5,6 +5,7 @@ registered entities to the proxy (discovery), receives their state and commands 
 calls the handlers and sends replies, events and side effects back. See docs/user-guide-event-sourced.md.
 """
 
+from .answers import Answer, Effect, Failure, Forward, NoReply, Reply
 from .calls import Service, ServiceCall
 from .context import Context, EntityContext
 from .errors import (
@@ -22,10 +23,13 @@ from .hooks import Hooks
 from .json_values import json_type
 from .metadata import Metadata
 from .server import Stateside
+from .value_entity import ValueEntity, ValueEntityContext
 
 __all__ = [
     "EventSourced",
     "EventSourcedContext",
+    "ValueEntity",
+    "ValueEntityContext",
     "command",
     "event",
     "snapshot",
@@ -33,6 +37,12 @@ __all__ = [
     "Context",
     "EntityContext",
     "Fail",
+    "Answer",
+    "Reply",
+    "Forward",
+    "Failure",
+    "NoReply",
+    "Effect",
     "Service",
     "ServiceCall",
     "Metadata",

@@ -172,8 +172,9 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
         if not empty and hint is not str:
             raise RegistrationError(f"{label}: parameter 'entity_id' is a str, not {_name(hint)}")
         return Slot.ENTITY_ID
-    if isinstance(hint, type) and issubclass(hint, Context | EntityContext):
-        if issubclass(rules.context, hint):
+    plain = typing.get_origin(hint) or hint
+    if isinstance(plain, type) and issubclass(plain, Context | EntityContext):
+        if issubclass(rules.context, plain):
             return Slot.CONTEXT
         raise RegistrationError(
             f"{label}: parameter {name!r} is a {_name(hint)}; the context here is {_name(rules.context)}"

@@ -20,12 +20,19 @@ from .discovery import (
     distribution_version,
     entity_spec,
 )
+from .entity_model import EntityType, declaration_of
+from .entity_stream import EntityHandler
 from .errors import RegistrationError
+from .event_sourced import EventSourced
 from .event_sourced_model import EventSourcedType
 from .event_sourced_stream import EventSourcedHandler
 from .hooks import Hooks
 from .serialization import MESSAGE_PREFIX
+from .value_entity import ValueEntity
+from .value_entity_model import ValueEntityType
+from .value_entity_stream import ValueEntityHandler
 
+VALUE_ENTITY_PATH = b"/cloudstate.valueentity.ValueEntity/handle"
 EVENT_SOURCED_PATH = b"/cloudstate.eventsourced.EventSourced/handle"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 
@@ -54,8 +61,10 @@ class Stateside:
         self._type_url_prefix = type_url_prefix
         self._hooks = hooks or Hooks()
         self._services: set[str] = set()
-        self._types: list[EventSourcedType] = []
+        self._types: list[EntityType] = []
         self._event_sourced = EventSourcedHandler(self._services, self._hooks)
+        self._value_entities = ValueEntityHandler(self._services, self._hooks)
+        self._handlers = (self._event_sourced, self._value_entities)
         self._server: Server | None = None
         self._stopped: asyncio.Event | None = None
         for entity in entities:
@@ -63,20 +72,33 @@ class Stateside:
 
     def register(self, entity: type) -> Stateside:
         """Add an entity class. Raises RegistrationError naming the class, the handler and what is allowed."""
-        compiled = EventSourcedType(entity, type_url_prefix=self._type_url_prefix)
-        persistence_id = compiled.declaration.persistence_id
+        compiled, handler = self._compile(entity)
+        self._check_free(compiled)
+        self._types.append(compiled)
+        self._services.add(compiled.service_name)
+        handler.types[compiled.service_name] = compiled
+        self._hooks.registered(compiled.label, compiled.unhandled())
+        return self
+
+    def _compile(self, entity: type) -> tuple[EntityType, EntityHandler]:
+        """What the class was read into, and who serves it."""
+        match declaration_of(entity):
+            case EventSourced():
+                return EventSourcedType(entity, type_url_prefix=self._type_url_prefix), self._event_sourced
+            case ValueEntity():
+                return ValueEntityType(entity, type_url_prefix=self._type_url_prefix), self._value_entities
+            case other:
+                raise RegistrationError(f"{entity.__qualname__}: @{type(other).__name__} is of no known kind")
+
+    def _check_free(self, compiled: EntityType) -> None:
         if compiled.service_name in self._services:
             raise RegistrationError(f"{compiled.label}: service {compiled.service_name} is already registered")
+        persistence_id = compiled.declaration.persistence_id
         for other in self._types:
             if other.declaration.persistence_id == persistence_id:
                 raise RegistrationError(
                     f"{compiled.label}: persistence id {persistence_id!r} is already that of {other.label}"
                 )
-        self._types.append(compiled)
-        self._services.add(compiled.service_name)
-        self._event_sourced.types[compiled.service_name] = compiled
-        self._hooks.registered(compiled.label, compiled.unhandled())
-        return self
 
     def entity_spec(self) -> bytes:
         """What discovery answers: a serialized cloudstate.EntitySpec. Raises RegistrationError without entities."""
@@ -128,7 +150,8 @@ class Stateside:
             self.port = await server.listen_tcp(host, port)
             address = f"{host}:{self.port}"
         self._server = server
-        self._event_sourced.stopping = False
+        for handler in self._handlers:
+            handler.stopping = False
         self._hooks.started(address)
         return self.port
 
@@ -139,9 +162,10 @@ class Stateside:
         server, self._server, self.port = self._server, None, 0
         if server is None:
             return
-        self._hooks.stopping(len(self._event_sourced.streams))
+        self._hooks.stopping(sum(len(handler.streams) for handler in self._handlers))
         server.stop_accepting()
-        self._event_sourced.stop()
+        for handler in self._handlers:
+            handler.stop()
         await server.close(grace)
 
     def _routes(self) -> Mapping[bytes, Handler]:
@@ -150,6 +174,7 @@ class Stateside:
             DISCOVER_PATH: DiscoverHandler(self.entity_spec(), entity_types, self._hooks),
             REPORT_ERROR_PATH: ReportErrorHandler(self._hooks),
             EVENT_SOURCED_PATH: self._event_sourced,
+            VALUE_ENTITY_PATH: self._value_entities,
         }
 
 

@@ -5,6 +5,7 @@ registered entities to the proxy (discovery), receives their state and commands 
 calls the handlers and sends replies, events and side effects back. See docs/user-guide-event-sourced.md.
 """
 
+from .action import Action, ActionContext
 from .answers import Answer, Effect, Failure, Forward, NoReply, Reply
 from .calls import Service, ServiceCall
 from .context import Context, EntityContext
@@ -28,6 +29,8 @@ from .value_entity import ValueEntity, ValueEntityContext
 __all__ = [
     "EventSourced",
     "EventSourcedContext",
+    "Action",
+    "ActionContext",
     "ValueEntity",
     "ValueEntityContext",
     "command",

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.tck.action_model import ActionTckModel, ActionTwo
 from tests.tck.driver import Driver
 from tests.tck.model import Configured, TckModel, Two
 from tests.tck.value_entity_model import ValueConfigured, ValueTckModel, ValueTwo
@@ -11,7 +12,7 @@ from tests.tck.value_entity_model import ValueConfigured, ValueTckModel, ValueTw
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[Driver]:
-    driver = Driver(TckModel, Two, Configured, ValueTckModel, ValueTwo, ValueConfigured)
+    driver = Driver(TckModel, Two, Configured, ValueTckModel, ValueTwo, ValueConfigured, ActionTckModel, ActionTwo)
     yield driver
     driver.close()
 

@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 
 from stateside._speedups.h2 import Channel, Handler
-from stateside.proto import cloudstate, eventsourced, pack, valueentity
+from stateside.proto import action, cloudstate, eventsourced, pack, valueentity
 from stateside.support import Hooks, Stateside
 
 TIMEOUT_SECONDS = 3.0
@@ -68,6 +68,10 @@ class Driver:
     def open_value(self) -> ValueStream:
         """A stream of a value entity on which nothing was sent yet."""
         return ValueStream(self)
+
+    def open_action(self, rpc: str, service: str) -> ActionStream:
+        """A call of an action on which nothing was sent yet."""
+        return ActionStream(self, rpc, service)
 
     @property
     def open_streams(self) -> int:
@@ -211,6 +215,31 @@ class ValueStream(RawStream):
         """A stream-level Failure, and then the end of the stream."""
         assert self.next() == value_failure(description, command_id)
         self.expect_end()
+
+
+class ActionStream(RawStream):
+    """A call of cloudstate.action.ActionProtocol."""
+
+    def __init__(self, driver: Driver, rpc: str, service: str) -> None:
+        super().__init__(driver, f"/cloudstate.action.ActionProtocol/{rpc}".encode())
+        self._service = service
+
+    def command(self, name: str, payload: Any = None, metadata: Any = None) -> ActionStream:
+        """The message that names the command; without payload where requests are streamed."""
+        message = action.ActionCommand(service_name=self._service, name=name, metadata=metadata)
+        if payload is not None:
+            message.payload.CopyFrom(pack(payload))
+        self.send(message)
+        return self
+
+    def request(self, payload: Any) -> ActionStream:
+        """A later message of a stream of requests."""
+        self.send(action.ActionCommand(payload=pack(payload)))
+        return self
+
+    def next(self) -> Any:
+        """The next ActionResponse."""
+        return action.ActionResponse.FromString(self.receive())
 
 
 def value_failure(description: str, command_id: int = 0) -> Any:

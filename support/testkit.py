@@ -24,6 +24,7 @@ from google.protobuf.message_factory import GetMessageClass
 from stateside._speedups import wire
 from stateside.proto import cloudstate
 
+from .answers import Effect
 from .calls import SERVICE_ATTRIBUTE, ServiceCall, find_method
 from .errors import EntityFailure
 from .event_sourced_model import EventSourcedType
@@ -33,14 +34,6 @@ from .metadata import Metadata
 
 _COMMAND_MEMBER = 3
 _FRAME_HEADER_BYTES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """A side effect the command asked for."""
-
-    call: ServiceCall
-    synchronous: bool
 
 
 @dataclass(frozen=True, slots=True)

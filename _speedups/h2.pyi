@@ -15,7 +15,8 @@ Headers = list[tuple[bytes, bytes]]
 class Handler:
     """What the transport calls. Subclass and override what you need; one handler may serve any number of calls.
 
-    Callbacks must not block. An exception in one is logged; the call ends with INTERNAL (server) or is cancelled (client).
+    Callbacks must not block. An exception in one is logged; the call ends with INTERNAL (server) or is cancelled
+    (client).
     """
 
     unary: bool
@@ -37,12 +38,15 @@ class Handler:
     def on_drain(self, call: Call) -> None:
         """The send queue fell below its low-water mark after `send` had answered False."""
     def on_cancel(self, call: ServerCall, status: int) -> None:
-        """Server: the call ended before `finish`: CANCELLED (reset, connection lost) or DEADLINE_EXCEEDED (the client was
-        told). Called at most once, and never after `finish`, `fail` or `reply`. Later sends are ignored."""
+        """Server: the call ended before `finish`: CANCELLED (reset, connection lost) or DEADLINE_EXCEEDED (the client
+        was told). Called at most once, and never after `finish`, `fail` or `reply`. Later sends are ignored.
+        """
     def on_end(self, call: ClientCall, status: int, message: str) -> None:
-        """Client: the call is over. Called exactly once for every opened call, whatever happened: the peer's status from
-        the trailers, or UNAVAILABLE (connection lost or never made; `call.unprocessed` tells whether the peer surely never saw it),
-        CANCELLED (own `cancel`), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (oversized message), INTERNAL (peer broke the protocol)."""
+        """Client: the call is over. Called exactly once for every opened call, whatever happened: the peer's status
+        from the trailers, or UNAVAILABLE (connection lost or never made; `call.unprocessed` tells whether the peer
+        surely never saw it), CANCELLED (own `cancel`), DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED (oversized message),
+        INTERNAL (peer broke the protocol).
+        """
 
 class Call:
     """One gRPC call. Attributes are readable at any time, also after its end."""
@@ -52,7 +56,9 @@ class Call:
     handler: Handler
     """Writable: who takes a call over is told what happens to it from then on."""
     headers: Headers
-    """Peer's headers without pseudo headers, lower-case names, raw values, in order; empty unless `handler.wants_headers`."""
+    """Peer's headers without pseudo headers, lower-case names, raw values, in order; empty unless
+    `handler.wants_headers`.
+    """
     trailers: Headers
     """Client: the peer's trailers, same rule."""
     path: bytes
@@ -68,7 +74,7 @@ class Call:
     def send_framed(self, data: bytes) -> bool:
         """Queue bytes that already are length-prefixed gRPC messages (any number of whole ones)."""
     def pause(self) -> None:
-        """Deliver no more messages and stop granting flow-control window, so that the peer is stopped after one window."""
+        """Deliver no more messages and grant no flow-control window, so that the peer is stopped after one window."""
     def resume(self) -> None:
         """Undo `pause`; what was held back is delivered from a later loop callback, never from inside `resume`."""
 
@@ -80,13 +86,17 @@ class ServerCall(Call):
     def reply(self, message: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """The whole answer of a unary call at once: headers, one message, trailers with status OK."""
     def finish(self, status: int = 0, message: str = "", trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        """End the call after all queued messages. `message` is percent-encoded (gRPC over HTTP/2). Trailers-only if nothing was sent."""
+        """End the call after all queued messages. `message` is percent-encoded (gRPC over HTTP/2). Trailers-only if
+        nothing was sent.
+        """
     def fail(self, status: int, message: str) -> None:
         """`finish` that throws away messages still queued."""
 
 class ClientCall(Call):
     unprocessed: bool
-    """After `on_end`: the peer surely did not process the call (REFUSED_STREAM, above GOAWAY's last stream, never sent)."""
+    """After `on_end`: the peer surely did not process the call (REFUSED_STREAM, above GOAWAY's last stream, never
+    sent).
+    """
     def half_close(self) -> None:
         """Nothing more will be sent, after what is queued."""
     def cancel(self) -> None:
@@ -100,8 +110,10 @@ class Limits:
         max_message_size: int = 12 * 1024 * 1024,  # larger: RESOURCE_EXHAUSTED
         max_header_bytes: int = 16 * 1024,  # names + values + 32 each, counted as received: 431 / stream reset
         max_header_count: int = 128,
-        max_streams: int = 10_000,  # calls at once per connection; above: RESOURCE_EXHAUSTED (server), open() refuses (client)
-        announced_streams: int = 0,  # server: MAX_CONCURRENT_STREAMS; 0 = well above max_streams, so that calls are refused politely
+        # calls at once per connection; above: RESOURCE_EXHAUSTED (server), open() refuses (client)
+        max_streams: int = 10_000,
+        # server: MAX_CONCURRENT_STREAMS; 0 = well above max_streams, so that calls are refused politely
+        announced_streams: int = 0,
         max_connections: int = 10_000,  # server; above: accepted and closed at once with GOAWAY ENHANCE_YOUR_CALM
         stream_window: int = 256 * 1024,
         connection_window: int = 16 * 1024 * 1024,
@@ -119,16 +131,19 @@ class Limits:
 class Server:
     """Accepts connections and calls.
 
-    `lookup(path)` gives the handler of a path such as b"/pkg.Service/Method", or None (UNIMPLEMENTED). Answers are remembered per path until
-    `forget()`. `http1(data)` may give an asyncio protocol factory result for a connection that does not begin with the HTTP/2 preface; `data` is what was
-    read so far and is fed to the protocol's data_received. Without it such a connection gets `400` in HTTP/1.1 and is closed.
+    `lookup(path)` gives the handler of a path such as b"/pkg.Service/Method", or None (UNIMPLEMENTED). Answers are
+    remembered per path until `forget()`. `http1(data)` may give an asyncio protocol factory result for a connection
+    that does not begin with the HTTP/2 preface; `data` is what was read so far and is fed to the protocol's
+    data_received. Without it such a connection gets `400` in HTTP/1.1 and is closed.
     """
 
     connections: int
     streams: int
     """Calls open now."""
     counters: dict[str, int]
-    """connections_total, calls_total, refused_streams, refused_connections, oversized, floods, protocol_errors, cancelled, expired."""
+    """connections_total, calls_total, refused_streams, refused_connections, oversized, floods, protocol_errors,
+    cancelled, expired.
+    """
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -146,14 +161,17 @@ class Server:
         """The routing table changed: ask `lookup` again for every path."""
     def stop_accepting(self) -> None: ...
     async def close(self, grace: float = 0.0) -> None:
-        """Stop accepting, GOAWAY, wait up to `grace` seconds for open calls, then close. Calls still open are cancelled."""
+        """Stop accepting, GOAWAY, wait up to `grace` seconds for open calls, then close. Calls still open are
+        cancelled.
+        """
 
 class Channel:
     """One client connection.
 
-    `capacity` is the number of calls that may be opened now (what the peer allows and `Limits.max_streams`, less those open). It may be
-    negative after the peer lowered its limit. `on_change(channel)` is called, from the loop, when capacity became positive again, when
-    the peer's SETTINGS changed it, when GOAWAY came (`draining`) and when the connection was lost (`closed`).
+    `capacity` is the number of calls that may be opened now (what the peer allows and `Limits.max_streams`, less those
+    open). It may be negative after the peer lowered its limit. `on_change(channel)` is called, from the loop, when
+    capacity became positive again, when the peer's SETTINGS changed it, when GOAWAY came (`draining`) and when the
+    connection was lost (`closed`).
     """
 
     active: int
@@ -185,8 +203,9 @@ class Channel:
         headers: Sequence[tuple[bytes, bytes]] = (),
         timeout: float = 0.0,
     ) -> ClientCall:
-        """Open a call; request headers leave with this turn's write. `timeout` in seconds is sent as grpc-timeout and enforced here too.
-        Raises ChannelUnavailable when closed or draining or without capacity."""
+        """Open a call; request headers leave with this turn's write. `timeout` in seconds is sent as grpc-timeout and
+        enforced here too. Raises ChannelUnavailable when closed or draining or without capacity.
+        """
     def close(self) -> None:
         """GOAWAY and close at once; open calls end with UNAVAILABLE."""
 

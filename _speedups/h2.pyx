@@ -4,7 +4,9 @@ One compiled module in parts, from the bottom up:
 
     h2_memory.pxi   allocator for nghttp2, static header arrays, header and status encoding
     h2_loop.pxi     what the connections of one event loop share: buffers, flushing, timer wheel
-    h2_call.pxi     Call: send queue, message framing, pausing; ServerCall and ClientCall
+    h2_call.pxi     Call: send queue, message framing, pausing
+    h2_server_call.pxi, h2_client_call.pxi
+                    ServerCall and ClientCall
     h2_session.pxi  Connection: nghttp2's callbacks, reading, writing, keepalive
     h2_server.pxi   ServerConnection, Server
     h2_client.pxi   ClientConnection, Channel
@@ -151,6 +153,8 @@ cdef int require_at_least(str name, Py_ssize_t value, Py_ssize_t least) except -
 include "h2_memory.pxi"
 include "h2_loop.pxi"
 include "h2_call.pxi"
+include "h2_server_call.pxi"
+include "h2_client_call.pxi"
 include "h2_session.pxi"
 include "h2_server.pxi"
 include "h2_client.pxi"

@@ -134,10 +134,10 @@ cdef class ClientConnection(Connection):
 
     cdef void do_later(self) noexcept:
         cdef Channel channel = self.channel
+        if self.lost:
+            self.channel = None  # it points here too
         if channel is None or channel.on_change is None:
             return
-        if self.lost:
-            self.channel = None
         try:
             channel.on_change(channel)
         except BaseException:

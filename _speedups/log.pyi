@@ -78,7 +78,7 @@ class Log:
     def open(self, loop: asyncio.AbstractEventLoop) -> None: ...
     async def close(self) -> None: ...
     def load(self, entity: str) -> tuple[int, int, bytes | None]:
-        """Last sequence, snapshot sequence, snapshot; of a value: version, version, value or None when it is deleted."""
+        """Last sequence, snapshot sequence, snapshot; of a value: version, version, value or None (deleted)."""
     def read(self, entity: str, from_sequence: int, max_bytes: int) -> tuple[list[bytes], bool]:
         """Events, and whether there are more."""
     def append(

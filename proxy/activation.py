@@ -457,8 +457,8 @@ class Activation(Handler):
         return client, method
 
     def _failed(self, reply: Reply, now: float, changes: str, restart: bool) -> None:
-        """The command failed: nothing of it is kept. If `changes` (what they are called) came along, or a restart is asked for, what the user
-        function has in memory is not what is stored, so a new instance follows."""
+        """The command failed: nothing of it is kept. If `changes` (what they are called) came along, or a restart is
+        asked for, what the user function has in memory is not what is stored, so a new instance follows."""
         client, _ = self._completed(now)
         self.entities.metrics.failed_commands += 1
         if changes:
@@ -474,10 +474,10 @@ class Activation(Handler):
     def _not_stored(self, error: JournalError) -> None:
         """The journal refused: the client learns why, and the user function's state, which is ahead now, is thrown
         away."""
-        log.error("events were not stored", entity=self.log_id, error=str(error))
+        log.error("a change was not stored", entity=self.log_id, error=str(error))
         client, method = self._completed(monotonic())
         status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)
-        client.fail(status, f"{method.name}: the events were not stored: {error}")
+        client.fail(status, f"{method.name}: the change was not stored: {error}")
         self.close_as = Close.CRASH
         self._next(monotonic())
 
@@ -579,8 +579,8 @@ class Activation(Handler):
         self._end()
 
     def _again(self) -> bool:
-        """The user function refused the stream and has seen nothing of it: ask for another a little later. Servers count a
-        stream against their limit for a moment longer than we do."""
+        """The user function refused the stream and has seen nothing of it: ask for another a little later. Servers
+        count a stream against their limit for a moment longer than we do."""
         if self.refusals == MAX_REFUSALS:
             return False
         self.refusals += 1

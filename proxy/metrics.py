@@ -1,8 +1,8 @@
 """Figures for Prometheus: plain attributes on the hot path, rendered only when somebody asks.
 
 An entity machine does `metrics.received_commands += 1`; nothing is locked, labelled or formatted then. The library
-prometheus_client is imported at the first scrape, not at start. Names, types and buckets are those of the Cloudstate
-reference proxy.
+prometheus_client is imported at the first scrape, not at start. Names, types and buckets of event sourced entities are
+those of the Cloudstate reference proxy, which has no figures of others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import math
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,11 +24,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
 
-PREFIX = "cloudstate_eventsourced_"
 LABEL = "entity_name"
 
-# attribute of EntityMetrics -> help text; the name is PREFIX + attribute (+ _total or _seconds)
-COUNTERS = {
+# attribute of EntityMetrics -> help text; the name is the prefix of the entity type + attribute (+ _total or _seconds)
+INSTANCE_COUNTERS = {
     "activated_entities": "Entity instances created",
     "passivated_entities": "Entity instances ended, for whatever reason",
     "failed_entities": "Entity instances that crashed, lost their stream or failed to recover",
@@ -37,6 +37,8 @@ COUNTERS = {
     "refused_commands": "Commands refused because too many waited",
     "failed_commands": "Commands answered with a failure",
     "completed_commands": "Commands answered, failures included",
+}
+COUNTERS = INSTANCE_COUNTERS | {
     "persisted_events": "Events appended to the journal",
     "persisted_event_bytes": "Serialized size of appended events in bytes",
     "loaded_events": "Events replayed to entity instances",
@@ -46,6 +48,10 @@ COUNTERS = {
     "loaded_snapshots": "Snapshots read at activation",
     "loaded_snapshot_bytes": "Serialized size of read snapshots in bytes",
 }
+VALUE_COUNTERS = INSTANCE_COUNTERS | {
+    "persisted_values": "Values stored, deletions included",
+    "persisted_value_bytes": "Serialized size of stored values in bytes",
+}
 HISTOGRAMS = {
     "recovery_time": "Activation to the end of replay",
     "command_stash_time": "Time of commands in the queue",
@@ -53,7 +59,24 @@ HISTOGRAMS = {
     "command_total_time": "Command received to answered, queueing and persisting included",
     "persist_time": "Append started to confirmed",
 }
+VALUE_HISTOGRAMS = HISTOGRAMS | {
+    "recovery_time": "Activation to the value sent",
+    "persist_time": "Storing a value started to confirmed",
+}
 SUMMARIES = {"entity_active_time": "Life time of entity instances"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What an entity type exports: the prefix of its series, and its own counters and histograms."""
+
+    prefix: str
+    counters: Mapping[str, str]
+    histograms: Mapping[str, str]
+
+
+EVENT_SOURCED = Kind("cloudstate_eventsourced_", COUNTERS, HISTOGRAMS)
+VALUE = Kind("stateside_value_", VALUE_COUNTERS, VALUE_HISTOGRAMS)
 
 ACTION_PREFIX = "stateside_action_"
 # attribute of ActionMetrics -> help text; the name is ACTION_PREFIX + attribute + _total
@@ -157,9 +180,9 @@ class _Window:
 
 
 class EntityMetrics:
-    """All figures of one event sourced entity type, to be incremented in place."""
+    """All figures of one service with entity instances, to be incremented in place."""
 
-    __slots__ = ("entity_name", *COUNTERS, *HISTOGRAMS, *SUMMARIES)
+    __slots__ = ("entity_name", "kind", *(COUNTERS | VALUE_COUNTERS), *HISTOGRAMS, *SUMMARIES)
 
     activated_entities: int
     passivated_entities: int
@@ -178,6 +201,8 @@ class EntityMetrics:
     persisted_snapshot_bytes: int
     loaded_snapshots: int
     loaded_snapshot_bytes: int
+    persisted_values: int
+    persisted_value_bytes: int
     recovery_time: Histogram
     command_stash_time: Histogram
     command_processing_time: Histogram
@@ -185,9 +210,10 @@ class EntityMetrics:
     persist_time: Histogram
     entity_active_time: Summary
 
-    def __init__(self, entity_name: str) -> None:
+    def __init__(self, entity_name: str, kind: Kind = EVENT_SOURCED) -> None:
         self.entity_name = entity_name
-        for name in COUNTERS:
+        self.kind = kind
+        for name in kind.counters:
             setattr(self, name, 0)
         for name in HISTOGRAMS:
             setattr(self, name, Histogram())
@@ -218,13 +244,17 @@ class Metrics:
 
     def __init__(self) -> None:
         self._actions: dict[str, ActionMetrics] = {}
-        self._event_sourced: dict[str, EntityMetrics] = {}
+        self._entities: dict[Kind, dict[str, EntityMetrics]] = {EVENT_SOURCED: {}, VALUE: {}}
         self._readings: list[tuple[str, str, str, Callable[[], float]]] = []
         self._registry: CollectorRegistry | None = None
 
     def event_sourced(self, entity_name: str) -> EntityMetrics:
-        """The figures of an entity type, by its persistence id."""
-        return self._event_sourced.setdefault(entity_name, EntityMetrics(entity_name))
+        """The figures of an event sourced entity type, by its persistence id."""
+        return self._of_kind(EVENT_SOURCED, entity_name)
+
+    def value(self, entity_name: str) -> EntityMetrics:
+        """The figures of a value entity type, by its persistence id."""
+        return self._of_kind(VALUE, entity_name)
 
     def action(self, service: str) -> ActionMetrics:
         """The figures of an action, by the name of its service."""
@@ -247,10 +277,11 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus_client."""
-        if self._event_sourced:
-            yield from self._counters()
-            yield from self._histograms()
-            yield from self._summaries()
+        for kind, entities in self._entities.items():
+            if entities:
+                yield from _counters(kind, entities)
+                yield from _histograms(kind, entities)
+                yield from _summaries(kind, entities)
         if self._actions:
             yield from self._of_actions()
         for sort, name, meaning, read in self._readings:
@@ -265,14 +296,8 @@ class Metrics:
             self._registry.register(self)
         return self._registry
 
-    def _counters(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily
-
-        for attribute, meaning in COUNTERS.items():
-            family = CounterMetricFamily(PREFIX + attribute, meaning, labels=[LABEL])
-            for name, metrics in self._event_sourced.items():
-                family.add_metric([name], getattr(metrics, attribute))
-            yield family
+    def _of_kind(self, kind: Kind, entity_name: str) -> EntityMetrics:
+        return self._entities[kind].setdefault(entity_name, EntityMetrics(entity_name, kind))
 
     def _of_actions(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -284,27 +309,39 @@ class Metrics:
                     family.add_metric([name], getattr(metrics, attribute))
                 yield family
 
-    def _histograms(self) -> Iterator[Metric]:
-        from prometheus_client.core import HistogramMetricFamily
 
-        for attribute, meaning in HISTOGRAMS.items():
-            family = HistogramMetricFamily(f"{PREFIX}{attribute}_seconds", meaning, labels=[LABEL])
-            for name, metrics in self._event_sourced.items():
-                histogram: Histogram = getattr(metrics, attribute)
-                family.add_metric([name], histogram.cumulative(), histogram.sum)
-            yield family
+def _counters(kind: Kind, entities: dict[str, EntityMetrics]) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily
 
-    def _summaries(self) -> Iterator[Metric]:
-        from prometheus_client.core import SummaryMetricFamily
+    for attribute, meaning in kind.counters.items():
+        family = CounterMetricFamily(kind.prefix + attribute, meaning, labels=[LABEL])
+        for name, metrics in entities.items():
+            family.add_metric([name], getattr(metrics, attribute))
+        yield family
 
-        for attribute, meaning in SUMMARIES.items():
-            family = SummaryMetricFamily(f"{PREFIX}{attribute}_seconds", meaning, labels=[LABEL])
-            for name, metrics in self._event_sourced.items():
-                summary: Summary = getattr(metrics, attribute)
-                for quantile, seconds in summary.quantiles():
-                    family.add_sample(family.name, {LABEL: name, "quantile": _number(quantile)}, seconds)
-                family.add_metric([name], summary.count, summary.sum)
-            yield family
+
+def _histograms(kind: Kind, entities: dict[str, EntityMetrics]) -> Iterator[Metric]:
+    from prometheus_client.core import HistogramMetricFamily
+
+    for attribute, meaning in kind.histograms.items():
+        family = HistogramMetricFamily(f"{kind.prefix}{attribute}_seconds", meaning, labels=[LABEL])
+        for name, metrics in entities.items():
+            histogram: Histogram = getattr(metrics, attribute)
+            family.add_metric([name], histogram.cumulative(), histogram.sum)
+        yield family
+
+
+def _summaries(kind: Kind, entities: dict[str, EntityMetrics]) -> Iterator[Metric]:
+    from prometheus_client.core import SummaryMetricFamily
+
+    for attribute, meaning in SUMMARIES.items():
+        family = SummaryMetricFamily(f"{kind.prefix}{attribute}_seconds", meaning, labels=[LABEL])
+        for name, metrics in entities.items():
+            summary: Summary = getattr(metrics, attribute)
+            for quantile, seconds in summary.quantiles():
+                family.add_sample(family.name, {LABEL: name, "quantile": _number(quantile)}, seconds)
+            family.add_metric([name], summary.count, summary.sum)
+        yield family
 
 
 class _Selection:

@@ -32,7 +32,7 @@ from stateside.proxy.health import Health
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
 from stateside.proxy.router import Router, Service
-from stateside.proxy.spec import ACTION, EntityModel, ServiceModel
+from stateside.proxy.spec import ACTION, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
 from stateside.proxy.timers import Timers
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
@@ -45,8 +45,8 @@ EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWAR
 
 # entity type -> what keeps its instances
 ENTITIES: dict[str, type[Entities]] = {
-    "cloudstate.eventsourced.EventSourced": EventSourcedEntities,
-    "cloudstate.valueentity.ValueEntity": ValueEntities,
+    EVENT_SOURCED: EventSourcedEntities,
+    VALUE_ENTITY: ValueEntities,
 }
 
 log = logs.get(__name__)
@@ -144,13 +144,14 @@ class Proxy:
                 router=router,
             )
         assert self.journal is not None
+        measure = self.metrics.value if model.entity_type == VALUE_ENTITY else self.metrics.event_sourced
         return ENTITIES[model.entity_type](
             model,
             self.settings,
             journal=self.journal,
             user_function=self.user_function,
             timers=self.timers,
-            metrics=self.metrics.event_sourced(model.persistence_id),
+            metrics=measure(model.persistence_id),
             router=router,
         )
 

@@ -31,9 +31,12 @@ PROTOCOL = (0, 2)
 
 ACTION = "cloudstate.action.ActionProtocol"
 EVENT_SOURCED = "cloudstate.eventsourced.EventSourced"
+VALUE_ENTITY = "cloudstate.valueentity.ValueEntity"
 # What this proxy serves, in the order in which ProxyInfo tells it.
-SUPPORTED_ENTITY_TYPES = (EVENT_SOURCED, ACTION)
-STORED_ENTITY_TYPES = frozenset((EVENT_SOURCED,))  # those that need the journal
+SUPPORTED_ENTITY_TYPES = (EVENT_SOURCED, VALUE_ENTITY, ACTION)
+STORED_ENTITY_TYPES = frozenset((EVENT_SOURCED, VALUE_ENTITY))  # those that need the journal
+# What reports call those that take one command at a time, and so cannot have streamed methods.
+TITLES = {EVENT_SOURCED: "an event sourced entity", VALUE_ENTITY: "a value entity"}
 
 TYPE_URL_PREFIX = "type.googleapis.com/"
 
@@ -155,7 +158,7 @@ def _entity(offer: Any, built: Descriptors, earlier: list[EntityModel]) -> Entit
         methods = tuple(_method(service, method, ()) for method in service.methods)
         return EntityModel(ACTION, offer.service_name, offer.persistence_id, None, methods)
     _check_persistence_id(offer, earlier)
-    _check_not_streamed(service)
+    _check_not_streamed(service, offer.entity_type)
     _check_has_key(service)
     methods = tuple(_method(service, each, descriptors.key_fields(each.input_type)) for each in service.methods)
     return EntityModel(
@@ -198,11 +201,11 @@ def _check_persistence_id(offer: Any, earlier: list[EntityModel]) -> None:
             )
 
 
-def _check_not_streamed(service: ServiceDescriptor) -> None:
+def _check_not_streamed(service: ServiceDescriptor, entity_type: str) -> None:
     broken = _names(service, lambda method: bool(method.client_streaming or method.server_streaming))
     if broken:
         raise SpecError(
-            f'The service "{service.full_name}" is an event sourced entity and cannot have streamed methods: {broken}.'
+            f'The service "{service.full_name}" is {TITLES[entity_type]} and cannot have streamed methods: {broken}.'
         )
 
 

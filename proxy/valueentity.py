@@ -60,8 +60,8 @@ class Value(Activation):
         assert isinstance(reply, ValueOut)
         self.last_sequence += 1
         metrics = self.entities.metrics
-        metrics.persisted_events += 1
-        metrics.persisted_event_bytes += len(reply.value or b"")
+        metrics.persisted_values += 1
+        metrics.persisted_value_bytes += len(reply.value or b"")
 
 
 class ValueEntities(Entities):

@@ -165,9 +165,9 @@ class Stateside:
     ) -> None:
         """Serve until SIGTERM, SIGINT or cancellation, then stop gracefully. Arguments as of `start` and `stop`."""
         stopped = self._stopped = asyncio.Event()
-        await self.start(host, port, unix=unix)
-        signals = _install_signals(stopped)
+        signals = _install_signals(stopped)  # before anybody can know that we listen, and tell us to stop
         try:
+            await self.start(host, port, unix=unix)
             await stopped.wait()
         finally:
             await self.stop(grace)

@@ -1,7 +1,8 @@
 """Clients that append unique values to a few entities, and the check of what they were told against what is stored.
 
-Each command emits one event whose value no other command has, and the model answers with all values so far. So a reply tells a
-client the whole history of the entity at the moment of its command, and the final log can be compared with every reply:
+Each command emits one event whose value no other command has, and the model answers with all values so far. So a
+reply tells a client the whole history of the entity at the moment of its command, and the final log can be compared
+with every reply:
 
 - an acknowledged value is in the log exactly once, an unacknowledged one at most once;
 - each reply is the beginning of the log that ends with the client's own value: one command at a time, no holes;

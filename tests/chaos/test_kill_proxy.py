@@ -1,4 +1,5 @@
-"""kill -9 of the proxy, or of the user function, in the middle of the load: what was acknowledged is there, once and in order."""
+"""kill -9 of the proxy, or of the user function, in the middle of the load: what was acknowledged is there, once and
+in order."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Fuzz target: bytes into a server connection, without a socket.
 
-`TestOneInput(data)` is what atheris calls (`python tests/fuzz/fuzz_frames.py` when atheris is installed). The first byte of the input chooses
-how the rest is cut into reads and whether the transport says that it is full. test_fuzz_frames.py runs it on mutated conversations.
+`TestOneInput(data)` is what atheris calls (`python tests/fuzz/fuzz_frames.py` where atheris is there). The first byte
+of the input chooses how the rest is cut into reads and whether the transport says that it is full. test_fuzz_frames.py
+runs it on mutated conversations.
 """
 
 import asyncio
@@ -110,7 +111,7 @@ def TestOneInput(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    import atheris
+    import atheris  # type: ignore[import-untyped]
 
     atheris.Setup(sys.argv, TestOneInput)
     atheris.Fuzz()

@@ -1,9 +1,9 @@
-"""The proxy as a process, and clients that see what it answers: all that the black-box tests need besides a user function.
+"""The proxy as a process, and clients that see what it answers: what black-box tests need besides a user function.
 
     World = ScriptedUserFunction + ProxyProcess + Client, on free ports, with a journal in a folder of its own
 
-Tests are coroutines on one event loop of the session (see conftest.py), because grpc.aio ties servers and channels to a loop and
-many tests share a proxy.
+Tests are coroutines on one event loop of the session (see loop.py), because grpc.aio ties servers and channels to a
+loop and many tests share a proxy.
 """
 
 from __future__ import annotations
@@ -164,24 +164,26 @@ class ProxyProcess:
         return await http_get(self.admin_port, path)
 
     async def metrics(self, service: str = messages.MODEL) -> Metrics:
-        """The event sourced metrics of one entity type as they are now."""
+        """The metrics of one entity type as they are now."""
         status, text = await self.admin("/metrics")
         assert status == 200
         return Metrics(text, messages.PERSISTENCE_IDS[service])
 
 
 class Metrics(dict[str, float]):
-    """Values by short name: `cloudstate_eventsourced_<name>` with the label of one entity type."""
+    """Values by short name: `cloudstate_eventsourced_<name>`, or that of value entities, with the label of one entity
+    type."""
 
-    PREFIX = "cloudstate_eventsourced_"
+    PREFIXES = ("cloudstate_eventsourced_", "stateside_value_")
 
     def __init__(self, text: str, entity_name: str) -> None:
         super().__init__()
         label = f'{{entity_name="{entity_name}"}}'
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")
-            if name.startswith(self.PREFIX) and name.endswith(label):
-                self[name[len(self.PREFIX) : -len(label)]] = float(value)
+            for prefix in self.PREFIXES:
+                if name.startswith(prefix) and name.endswith(label):
+                    self[name[len(prefix) : -len(label)]] = float(value)
 
     def since(self, earlier: Metrics) -> dict[str, float]:
         """What changed, without times."""
@@ -253,7 +255,7 @@ class Client:
     ) -> Outcome:
         """Call the service's method for an entity."""
         return await self.raw(
-            method_path(service), messages.request(key, *actions).SerializeToString(), timeout, **more
+            method_path(service), messages.request(key, *actions, service=service).SerializeToString(), timeout, **more
         )
 
     def start(self, key: str, *actions: Any, **more: Any) -> asyncio.Task[Outcome]:
@@ -327,8 +329,8 @@ class World:
         await eventually(now, f"{name} = {value:g}")
 
     async def next_life(self, key: str, stream: EntityStream) -> tuple[list[Any], EntityStream]:
-        """Make the user function ask for a restart of an idle entity: what its next instance is sent up to its first command,
-        and the new stream, idle again."""
+        """Make the user function ask for a restart of an idle entity: what its next instance is sent up to its first
+        command, and the new stream, idle again."""
         call = self.client.start(key)
         last = await stream.next()
         await stream.send(messages.failed(last.command.id, "restart, please", restart=True))

@@ -17,7 +17,8 @@ def runner() -> Iterator[asyncio.Runner]:
     """The loop of all coroutine tests: grpc.aio ties servers and channels to a loop, and tests share them."""
     with asyncio.Runner() as runner:
         yield runner
-        gc.collect()  # a grpc.aio server says goodbye to its loop when it is collected, so that has to be before the end
+        # A grpc.aio server says goodbye to its loop when it is collected: that has to be before the loop's end.
+        gc.collect()
         runner.run(asyncio.sleep(0.05))
 
 

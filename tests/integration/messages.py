@@ -1,7 +1,7 @@
 """Messages of the protocol as the tests write them, around the event sourced model of the Cloudstate TCK.
 
-`init`, `event` and `command` are what a proxy is expected to send, compared for full equality; `reply`, `forward`, `failed` and
-`stream_failure` are what a user function answers; `request` and its actions are what a client asks of the model.
+`init`, `event` and `command` are what a proxy is expected to send, compared for full equality; `reply`, `forward`,
+`failed` and `stream_failure` are what a user function answers; `request` and its actions are what a client asks.
 """
 
 from __future__ import annotations
@@ -12,21 +12,32 @@ from typing import Any
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from tck import eventsourced_pb2 as model
+from tck import valueentity_pb2 as value_model
 
-from stateside.proto import cloudstate, eventsourced, pack
+from stateside.proto import cloudstate, eventsourced, pack, valueentity
 
 PACKAGE = "cloudstate.tck.model"
 MODEL = f"{PACKAGE}.EventSourcedTckModel"
 TWO = f"{PACKAGE}.EventSourcedTwo"
 CONFIGURED = f"{PACKAGE}.EventSourcedConfigured"
+VALUE_PACKAGE = f"{PACKAGE}.valueentity"
+VALUE_MODEL = f"{VALUE_PACKAGE}.ValueEntityTckModel"
+VALUE_TWO = f"{VALUE_PACKAGE}.ValueEntityTwo"
+VALUE_CONFIGURED = f"{VALUE_PACKAGE}.ValueEntityConfigured"
+VALUE_SERVICES = (VALUE_MODEL, VALUE_TWO, VALUE_CONFIGURED)
 PERSISTENCE_IDS = {
     MODEL: "event-sourced-tck-model",
     TWO: "event-sourced-tck-model-two",
     CONFIGURED: "event-sourced-configured",
+    VALUE_MODEL: "value-entity-tck-model",
+    VALUE_TWO: "value-entity-tck-model-two",
+    VALUE_CONFIGURED: "value-entity-configured",
 }
 METHODS = {MODEL: "Process", TWO: "Call", CONFIGURED: "Call"}
+METHODS |= {VALUE_MODEL: "Process", VALUE_TWO: "Call", VALUE_CONFIGURED: "Call"}
 CONFIGURED_TIMEOUT_MS = 100
 EVENT_SOURCED = "cloudstate.eventsourced.EventSourced"
+VALUE_ENTITY = "cloudstate.valueentity.ValueEntity"
 
 
 # --- what a client asks ----------------------------------------------------------------------------------------------
@@ -48,8 +59,10 @@ def fail(text: str) -> model.RequestAction:
     return model.RequestAction(fail=model.Fail(message=text))
 
 
-def request(key: str, *actions: model.RequestAction) -> model.Request:
-    return model.Request(id=key, actions=actions)
+def request(key: str, *actions: Any, service: str = MODEL) -> Any:
+    """Of either model: both have the same shape, with actions of their own."""
+    kind = value_model.Request if service in VALUE_SERVICES else model.Request
+    return kind(id=key, actions=actions)
 
 
 # --- what the proxy sends --------------------------------------------------------------------------------------------
@@ -61,11 +74,23 @@ def persisted(value: str) -> Any:
 
 
 def init(key: str, service: str = MODEL, snapshot: str | None = None, sequence: int = 0) -> Any:
+    if service in VALUE_SERVICES:
+        return value_init(key, service)
     message = eventsourced.EventSourcedInit(service_name=service, entity_id=key)
     if snapshot is not None:
         message.snapshot.snapshot_sequence = sequence
         message.snapshot.snapshot.CopyFrom(persisted(snapshot))
     return eventsourced.EventSourcedStreamIn(init=message)
+
+
+def value_init(key: str, service: str = VALUE_MODEL, value: str | None = None) -> Any:
+    """`state` is always there, its value only when one is stored (core 5.1)."""
+    state = valueentity.ValueEntityInitState()
+    if value is not None:
+        state.value.CopyFrom(pack(value_model.Persisted(value=value)))
+    return valueentity.ValueEntityStreamIn(
+        init=valueentity.ValueEntityInit(service_name=service, entity_id=key, state=state)
+    )
 
 
 def event(sequence: int, value: str) -> Any:
@@ -74,13 +99,13 @@ def event(sequence: int, value: str) -> Any:
     )
 
 
-def command(command_id: int, key: str, *actions: model.RequestAction, service: str = MODEL) -> Any:
+def command(command_id: int, key: str, *actions: Any, service: str = MODEL) -> Any:
     """Without metadata, not streamed: the TCK compares for equality (core 16 #1)."""
-    return eventsourced.EventSourcedStreamIn(
-        command=cloudstate.Command(
-            entity_id=key, id=command_id, name=METHODS[service], payload=pack(request(key, *actions))
-        )
-    )
+    payload = pack(request(key, *actions, service=service))
+    sent = cloudstate.Command(entity_id=key, id=command_id, name=METHODS[service], payload=payload)
+    if service in VALUE_SERVICES:
+        return valueentity.ValueEntityStreamIn(command=sent)
+    return eventsourced.EventSourcedStreamIn(command=sent)
 
 
 # --- what the user function answers ----------------------------------------------------------------------------------
@@ -98,7 +123,8 @@ def reply(command_id: int, text: str = "", **more: Any) -> Any:
 
 
 def forward(command_id: int, key: str, service: str = TWO, method: str = "Call", **more: Any) -> Any:
-    target = cloudstate.Forward(service_name=service, command_name=method, payload=pack(request(key)))
+    payload = pack(request(key, service=service))
+    target = cloudstate.Forward(service_name=service, command_name=method, payload=payload)
     return _reply(command_id, cloudstate.ClientAction(forward=target), **more)
 
 
@@ -119,9 +145,8 @@ def stream_failure(command_id: int, description: str = "broken") -> Any:
 
 
 def side_effect(key: str, service: str = TWO, method: str = "Call", synchronous: bool = False) -> Any:
-    return cloudstate.SideEffect(
-        service_name=service, command_name=method, payload=pack(request(key)), synchronous=synchronous
-    )
+    payload = pack(request(key, service=service))
+    return cloudstate.SideEffect(service_name=service, command_name=method, payload=payload, synchronous=synchronous)
 
 
 def _reply(
@@ -145,7 +170,9 @@ def _reply(
 
 def entity(service: str, persistence_id: str | None = None, timeout_ms: int | None = None) -> Any:
     offered = cloudstate.Entity(
-        entity_type=EVENT_SOURCED, service_name=service, persistence_id=persistence_id or PERSISTENCE_IDS[service]
+        entity_type=VALUE_ENTITY if service in VALUE_SERVICES else EVENT_SOURCED,
+        service_name=service,
+        persistence_id=persistence_id or PERSISTENCE_IDS[service],
     )
     if timeout_ms is not None:
         offered.passivation_strategy.timeout.timeout = timeout_ms

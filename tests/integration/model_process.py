@@ -1,4 +1,7 @@
-"""The TCK's model as a user function in a process of its own, to be killed: `python -m tests.integration.model_process <port>`."""
+"""The TCK's model as a user function in a process of its own, to be killed.
+
+python -m tests.integration.model_process <port>
+"""
 
 from __future__ import annotations
 

@@ -44,6 +44,8 @@ async def refused(port: int) -> None:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
             except ConnectionRefusedError:
                 return
+            except ConnectionResetError:
+                continue  # it was in the queue of the listener that went away
             writer.close()
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
@@ -91,7 +93,10 @@ async def test_a_stopping_proxy_is_not_ready_but_alive(tmp_path: Path) -> None:
 
 async def test_sigterm_before_the_user_function_was_found_ends_the_proxy(tmp_path: Path) -> None:
     proxy = await ProxyProcess(free_port(), tmp_path, journal="memory:").start(ready=False)
-    async with asyncio.timeout(15):
-        while "not available" not in proxy.log:
-            await asyncio.sleep(0.02)
-    assert await proxy.terminate() == 0
+    try:
+        async with asyncio.timeout(15):
+            while "not available" not in proxy.log:
+                await asyncio.sleep(0.02)
+        assert await proxy.terminate() == 0
+    finally:
+        await proxy.stop()

@@ -1,7 +1,8 @@
 """What goes wrong with an entity and what everybody sees of it: core 4.4, row by row.
 
-Rows 25 (a silent user function) stand in test_deadlines.py, 26 to 28 (a journal that refuses) in tests/unit/test_event_sourced_machine.py, 29 (a corrupt
-journal) in test_gateway.py. Deviations from the reference carry their D-number (core 15).
+Row 25 (a silent user function) stands in test_deadlines.py, 26 to 28 (a journal that refuses) in
+tests/unit/test_event_sourced_machine.py, 29 (a corrupt journal) in test_gateway.py. Deviations from the reference
+carry their D-number (core 15).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What a reply of the user function leads to: core 4.3, row by row. Deviations from the reference carry their D-number (core 15)."""
+"""What a reply of the user function leads to: core 4.3, row by row. Deviations from the reference carry their
+D-number (core 15)."""
 
 from __future__ import annotations
 
@@ -129,7 +130,7 @@ async def test_row_7_d13_a_failure_that_carries_events_leaves_nothing_and_restar
     call, stream = await world.busy(key)
     await stream.send(failed(1, "no", events="ab", snapshot="AB"))
     assert await call == unknown("no")
-    await world.user_function.report_about(key, MODEL, "events together with a failure")
+    await world.user_function.report_about(key, MODEL, "together with a failure", "discarded")
     await stream.close_as_asked()
     stream = await world.user_function.ready_stream(key)
     call = world.client.start(key)
@@ -159,7 +160,7 @@ async def test_row_8_a_failure_with_restart_discards_the_events_of_its_reply(wor
 
 @pytest.mark.parametrize("events", ["", "a"])
 async def test_row_9_no_client_action_is_internal_and_reported(world: World, events: str) -> None:
-    """The reference answers OK without a message, which most clients cannot read. Events of the reply are kept as there."""
+    """The reference answers OK without a message, which most clients cannot read. Events are kept as there."""
     key = world.user_function.play()
     call, stream = await world.busy(key)
     await stream.send(no_action(1, events=events))
@@ -314,7 +315,7 @@ async def test_a_message_after_the_half_close_is_not_listened_to(world: World) -
     assert await call == ok("restarted all the same")
 
 
-# --- reply metadata (core 8.2) -----------------------------------------------------------------------------------------
+# --- reply metadata (core 8.2) ---------------------------------------------------------------------------------------
 
 
 def metadata(*entries: tuple[str, str]) -> Any:

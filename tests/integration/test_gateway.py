@@ -1,4 +1,4 @@
-"""The main port against bad input, a missing user function, wrong settings and a damaged journal: each gets a clear answer."""
+"""The main port against bad input, a missing user function, wrong settings, a damaged journal: a clear answer each."""
 
 from __future__ import annotations
 
@@ -153,9 +153,11 @@ async def test_commands_in_flight_when_the_user_function_dies_fail_and_those_beh
 async def refused_start(folder: Path, **settings: str) -> str:
     """Start a proxy that is to refuse; its one line."""
     proxy = ProxyProcess(1, folder, **settings)
-    await proxy.start(ready=False)
-    assert await proxy.wait_exit(15) == 2
-    await proxy.stop()
+    try:
+        await proxy.start(ready=False)
+        assert await proxy.wait_exit(15) == 2
+    finally:
+        await proxy.stop()
     assert proxy.stdout == []
     (line,) = [line for line in proxy.log.splitlines() if line and not line.startswith("{")]
     return line
@@ -179,14 +181,18 @@ async def test_a_wrong_setting_is_one_clear_line_and_exit_code_2(
 
 async def test_a_journal_that_cannot_be_opened_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    line = await refused_start(tmp_path, journal=f"lmdb:{tmp_path / 'file' / 'journal'}")
+    user_function = await ScriptedUserFunction().start()  # whether a journal is needed shows at discovery
+    port = str(user_function.port)
+    line = await refused_start(tmp_path, user_function_port=port, journal=f"lmdb:{tmp_path / 'file' / 'journal'}")
     assert "journal" in line
+    await user_function.stop()
 
 
 async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         (tmp_path / "second").mkdir()
-        line = await refused_start(tmp_path / "second", journal=world.proxy.settings["journal"])
+        settings = {key: world.proxy.settings[key] for key in ("journal", "user_function_port")}
+        line = await refused_start(tmp_path / "second", **settings)
         assert "journal" in line
         assert (await world.client.ask(a_key(), emit("x"))).ok
 

@@ -282,7 +282,7 @@ def test_a_user_function_runs_as_a_process_until_it_is_told_to_stop() -> None:
         [sys.executable, "-m", "examples.shopping_cart"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        found = re.search(r" at 127\.0\.0\.1:(\d+)", process.stdout.readline())
+        found = re.fullmatch(r"Shopping cart at 127\.0\.0\.1:(\d+)\n", process.stdout.readline())
         assert found is not None
 
         async def check() -> None:

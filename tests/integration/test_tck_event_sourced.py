@@ -1,4 +1,4 @@
-"""The TCK's event sourced scenarios through the proxy (support.md D4 21-23 and 25): every message compared in full, and nothing besides."""
+"""The TCK's event sourced scenarios through the proxy: every message compared in full, and nothing besides."""
 
 from __future__ import annotations
 

@@ -240,7 +240,9 @@ class ScriptedUserFunction:
             self._changed.notify_all()
 
     async def _handle(self, requests: Any, context: Any) -> None:
-        stream = EntityStream(context, len(self.streams) + 1)
+        await self._serve(EntityStream(context, len(self.streams) + 1), context)
+
+    async def _serve(self, stream: EntityStream, context: Any) -> None:
         self.streams.append(stream)
         self.peers.append(context.peer())
         await self._tell()
@@ -268,9 +270,12 @@ class ScriptedUserFunction:
                 self._played[key].put_nowait(stream)
                 await stream.until_ended()
             else:
-                await play_model(stream, first.init)
+                await self._play_model(stream, first.init)
         finally:
             reading.cancel()
+
+    async def _play_model(self, stream: EntityStream, init: Any) -> None:
+        await play_model(stream, init)
 
 
 # --- the TCK's model -------------------------------------------------------------------------------------------------

@@ -89,7 +89,8 @@ class FramePeer(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         self.flush()
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     # --- what tests do ---
 
@@ -108,7 +109,11 @@ class FramePeer(asyncio.Protocol):
         self.h2.clear_outbound_data_buffer()
 
     def of(self, kind: type, stream: int | None = None) -> list[Any]:
-        return [e for e in self.events if isinstance(e, kind) and (stream is None or e.stream_id == stream)]
+        return [
+            e
+            for e in self.events
+            if isinstance(e, kind) and (stream is None or getattr(e, "stream_id", None) == stream)
+        ]
 
     async def wait_for(self, kind: type, stream: int | None = None, number: int = 1) -> Any:
         await eventually(

@@ -632,7 +632,7 @@ def test_http1_is_handed_to_who_takes_it_with_all_it_said(run: Run) -> None:
             given.append(data)
             return Shout()
 
-        server = h2.Server(asyncio.get_running_loop(), {}.get, http1=http1)
+        server = h2.Server(asyncio.get_running_loop(), lambda path: None, http1=http1)
         port = await server.listen_tcp("127.0.0.1", 0)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"PR")

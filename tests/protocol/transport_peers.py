@@ -68,6 +68,7 @@ class Count(h2.Handler):
             left[0] -= 1
             if not call.send(left[1]):
                 return
+        assert isinstance(call, h2.ServerCall)
         call.finish()
 
 
@@ -151,6 +152,12 @@ class OurServer:
     def never_cancelled(self) -> int:
         return len(self.never.cancelled)
 
+    async def never_called(self, times: int = 1) -> None:
+        await eventually(lambda: self.never_opened >= times, "the call of Never")
+
+    async def idle(self) -> None:
+        await eventually(lambda: self.server.streams == 0, "the end of all calls")
+
     async def start(self) -> None:
         self.port = await self.server.listen_tcp("127.0.0.1", 0)
 
@@ -189,6 +196,9 @@ class OurCall:
 
     async def result(self) -> Result:
         return await asyncio.wait_for(self.collector.done, 20)
+
+    async def first_message(self) -> None:
+        await eventually(lambda: self.collector.messages, "a message")
 
     def cancel(self) -> None:
         self.call.cancel()
@@ -258,8 +268,8 @@ async def status(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[
         context.set_trailing_metadata((("x-end", "done"),))
         context.set_code(next(known for known in grpc.StatusCode if known.value[0] == int(code)))
         context.set_details(text.decode())
-    for nothing in ():
-        yield nothing
+    for message in list[bytes]():  # makes this a generator
+        yield message
 
 
 async def metadata(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:

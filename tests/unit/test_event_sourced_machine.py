@@ -1,13 +1,10 @@
 """The state machine of event sourced entities where a black box cannot look: what the journal answers, and when.
 
-The journal, the stream, the connections and the client are fakes that do what the test says; all else is the proxy's own. Rows are
-those of core 4.3 and 4.4, D-numbers those of core 15.
+The journal, the stream, the connections and the client are fakes that do what the test says; all else is the proxy's
+own. Rows are those of core 4.3 and 4.4, D-numbers those of core 15.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import pytest
 
@@ -16,7 +13,6 @@ from stateside.journal.contract import (
     Broken,
     Corrupt,
     Full,
-    Head,
     JournalError,
     Page,
     SequenceTaken,
@@ -25,11 +21,8 @@ from stateside.journal.contract import (
 )
 from stateside.proto import eventsourced
 from stateside.proto.status import Status
-from stateside.proxy.config import Settings
 from stateside.proxy.eventsourced import EventSourcedEntities
-from stateside.proxy.metrics import EntityMetrics
-from stateside.proxy.router import Router
-from stateside.proxy.spec import validate
+from stateside.proxy.metrics import EVENT_SOURCED
 
 from ..integration.messages import (
     MODEL,
@@ -37,190 +30,21 @@ from ..integration.messages import (
     event,
     failed,
     init,
-    model_spec,
     persisted,
     reply,
-    request,
     stream_failure,
 )
-
-KEY = "k"
-
-
-class Client:
-    """A ServerCall as far as the machine sees it."""
-
-    def __init__(self) -> None:
-        self.context: Any = None
-        self.ended = False
-        self.answers: list[tuple[Status, bytes | str]] = []
-
-    def reply(self, message: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
-        self._end(Status.OK, message)
-
-    def fail(self, status: int, message: str) -> None:
-        self._end(Status(status), message)
-
-    def _end(self, status: Status, what: bytes | str) -> None:
-        if not self.ended:
-            self.ended = True
-            self.answers.append((status, what))
-
-    @property
-    def status(self) -> Status | None:
-        assert len(self.answers) <= 1
-        return self.answers[0][0] if self.answers else None
-
-    @property
-    def text(self) -> str:
-        ((_, text),) = self.answers
-        assert isinstance(text, str)
-        return text
+from .machine import KEY, Client
+from .machine import Machine as AnyMachine
 
 
-class Stream:
-    """A ClientCall: what the machine sent, and whether it half-closed or reset."""
+class Machine(AnyMachine):
+    """The event sourced model of the TCK with its fakes."""
 
-    def __init__(self) -> None:
-        self.sent: list[Any] = []
-        self.framed: list[bytes] = []
-        self.half_closed = self.cancelled = self.unprocessed = False
-        self.flowing = True
-
-    def send(self, message: bytes) -> bool:
-        self.sent.append(eventsourced.EventSourcedStreamIn.FromString(message))
-        return self.flowing
-
-    def send_framed(self, data: bytes) -> bool:
-        self.framed.append(data)
-        return self.flowing
-
-    def half_close(self) -> None:
-        self.half_closed = True
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class UserFunction:
-    """The pool: gives streams at once."""
-
-    def __init__(self) -> None:
-        self.streams: list[Stream] = []
-        self.released = 0
-        self.waiting: dict[Any, bytes] = {}
-        self.crowded = False
-
-    def request(self, path: bytes, borrower: Any) -> None:
-        self.streams.append(Stream())
-        borrower.on_stream(self.streams[-1])
-
-    def withdraw(self, borrower: Any) -> None: ...
-
-    def release(self, borrower: Any) -> None:
-        self.released += 1
-
-
-class Journal:
-    """Keeps what is asked of it until the test answers."""
-
-    def __init__(self) -> None:
-        self.loads: list[Any] = []
-        self.reads: list[tuple[int, Any]] = []
-        self.appends: list[tuple[int, list[bytes], bytes | None]] = []
-
-    def load(self, entity: str, waiter: Any) -> None:
-        self.loads.append(waiter)
-
-    def read(self, entity: str, from_sequence: int, max_bytes: int, waiter: Any) -> None:
-        self.reads.append((from_sequence, waiter))
-
-    def append(
-        self,
-        entity: str,
-        first_sequence: int,
-        events: Sequence[bytes],
-        snapshot: bytes | None,
-        waiter: Any,
-        epoch: int = 0,
-    ) -> None:
-        self.appends.append((first_sequence, list(events), snapshot))
-
-
-class Timers:
-    """Time stands still until the test moves it."""
-
-    def __init__(self) -> None:
-        self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-
-    def watch(self, target: Any, due: float) -> None: ...
-
-    def forget(self, target: Any) -> None: ...
-
-    def evict(self, wanted: int) -> int:
-        return 0
-
-    def soon(self, callback: Callable[..., Any], *args: Any) -> None:
-        self.callbacks.append((callback, args))
-
-    def later(self, delay: float, callback: Callable[..., Any], *args: Any) -> None:
-        self.callbacks.append((callback, args))
-
-    def turn(self) -> None:
-        callbacks, self.callbacks = self.callbacks, []
-        for callback, args in callbacks:
-            callback(*args)
-
-
-class Machine:
-    """One entity type with its fakes."""
-
-    def __init__(self) -> None:
-        self.settings = Settings()
-        self.journal, self.user_function, self.timers = Journal(), UserFunction(), Timers()
-        self.metrics = EntityMetrics("model")
-        self.reports: list[str] = []
-        router = Router(self.settings, self.timers, self._entities, self.reports.append)  # type: ignore[arg-type]
-        router.update(validate(model_spec(), self.settings))
-        self.method = router.method(MODEL, "Process")
-        assert self.method is not None
-        self.active = self.method.entities.active
-
-    def _entities(self, model: Any, router: Router) -> EventSourcedEntities:
-        return EventSourcedEntities(
-            model,
-            self.settings,
-            journal=self.journal,  # type: ignore[arg-type]
-            user_function=self.user_function,  # type: ignore[arg-type]
-            timers=self.timers,  # type: ignore[arg-type]
-            metrics=self.metrics,
-            router=router,
-        )
-
-    @property
-    def stream(self) -> Stream:
-        return self.user_function.streams[-1]
-
-    @property
-    def instance(self) -> Any:
-        return self.active[KEY]
-
-    def call(self) -> Client:
-        """A command of a client."""
-        client = Client()
-        assert self.method is not None
-        self.method.on_request(client, request(KEY).SerializeToString())  # type: ignore[arg-type]
-        return client
-
-    def loaded(self, last: int = 0, snapshot_sequence: int = 0, snapshot: bytes | None = None) -> None:
-        self.journal.loads.pop().on_loaded(Head(last, snapshot_sequence, snapshot), None)
-
-    def busy(self) -> Client:
-        """The first command of a fresh instance, with the user function."""
-        client = self.call()
-        self.loaded()
-        assert self.stream.sent == [init(KEY), command(1, KEY)]
-        return client
+    service = MODEL
+    entities = EventSourcedEntities
+    kind = EVENT_SOURCED
+    parse = staticmethod(eventsourced.EventSourcedStreamIn.FromString)
 
     def storing(self) -> Client:
         """Its reply carried an event, which is with the journal."""
@@ -229,16 +53,6 @@ class Machine:
         assert self.journal.appends == [(1, [persisted("a").SerializeToString()], None)]
         assert client.status is None
         return client
-
-    def says(self, message: Any) -> None:
-        """A message of the user function."""
-        self.instance.on_message(self.stream, message.SerializeToString())
-
-    def ends(self, status: Status = Status.OK) -> None:
-        self.instance.on_end(self.stream, status, "")
-
-    def appended(self, error: JournalError | None = None) -> None:
-        self.instance.on_appended(error)
 
 
 @pytest.fixture

@@ -7,7 +7,16 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stateside.proxy.metrics import COUNTERS, HISTOGRAMS, EntityMetrics, Histogram, Metrics, Summary
+from stateside.proxy.metrics import (
+    COUNTERS,
+    HISTOGRAMS,
+    VALUE_COUNTERS,
+    VALUE_HISTOGRAMS,
+    EntityMetrics,
+    Histogram,
+    Metrics,
+    Summary,
+)
 
 REFERENCE_NAMES = """
 activated_entities_total passivated_entities_total entity_active_time_seconds failed_entities_total
@@ -42,6 +51,37 @@ def test_counting_is_adding_to_an_attribute() -> None:
     found = samples(metrics)
     for number, name in enumerate(COUNTERS, 1):
         assert found[f"cloudstate_eventsourced_{name}_total", "carts"] == number
+
+
+def test_value_entities_have_names_of_their_own_and_nothing_of_events() -> None:
+    metrics = Metrics()
+    carts = metrics.value("carts")
+    for number, name in enumerate(VALUE_COUNTERS, 1):
+        setattr(carts, name, getattr(carts, name) + number)
+    carts.persist_time.observe(1)
+    found = samples(metrics)
+    for number, name in enumerate(VALUE_COUNTERS, 1):
+        assert found[f"stateside_value_{name}_total", "carts"] == number
+    assert found["stateside_value_persist_time_seconds_count", "carts"] == 1
+    assert found["stateside_value_entity_active_time_seconds_count", "carts"] == 0
+    assert set(VALUE_HISTOGRAMS) == set(HISTOGRAMS)
+    names = {name for name, *labels in found if "carts" in labels}
+    assert all(name.startswith("stateside_value_") for name in names)
+    assert not [name for name in names if "event" in name or "snapshot" in name or "loaded" in name]
+
+
+def test_figures_of_events_are_not_for_value_entities() -> None:
+    with pytest.raises(AttributeError):
+        Metrics().value("a").persisted_events += 1
+
+
+def test_an_event_sourced_and_a_value_entity_of_one_name_are_counted_apart() -> None:
+    metrics = Metrics()
+    metrics.event_sourced("a").received_commands += 1
+    metrics.value("a").received_commands += 2
+    found = samples(metrics)
+    assert found["cloudstate_eventsourced_received_commands_total", "a"] == 1
+    assert found["stateside_value_received_commands_total", "a"] == 2
 
 
 def test_each_entity_type_has_its_own_figures() -> None:
@@ -124,6 +164,20 @@ def test_a_summary_takes_any_value_and_stays_small() -> None:
     summary.observe(0)
     assert dict(summary.quantiles())[1.0] == 1e299
     assert len(summary._windows[-1].counts) < 1600
+
+
+def test_figures_of_actions_are_shown_by_service() -> None:
+    metrics = Metrics()
+    mine, other = metrics.action("shop.Mail"), metrics.action("shop.Tax")
+    mine.calls += 2
+    mine.active_calls += 1
+    other.messages_out += 3
+    assert metrics.action("shop.Mail") is mine
+    shown = samples(metrics)
+    assert shown[("stateside_action_calls_total", "shop.Mail")] == 2
+    assert shown[("stateside_action_active_calls", "shop.Mail")] == 1
+    assert shown[("stateside_action_messages_out_total", "shop.Tax")] == 3
+    assert shown[("stateside_action_calls_total", "shop.Tax")] == 0
 
 
 def test_gauges_and_counters_are_read_at_each_scrape() -> None:

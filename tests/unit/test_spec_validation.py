@@ -15,6 +15,7 @@ from stateside.proxy.spec import (
     ACTION,
     EVENT_SOURCED,
     SUPPORTED_ENTITY_TYPES,
+    VALUE_ENTITY,
     ServiceModel,
     SpecError,
     proxy_info,
@@ -74,12 +75,12 @@ def refused(spec: Any) -> str:
     return str(caught.value)
 
 
-def keyed_by(change: Callable[[Any], None]) -> Any:
+def keyed_by(change: Callable[[Any], None], sort: str = EVENT_SOURCED) -> Any:
     """An offer of shop.Cart whose request message was changed."""
     file = shop_file()
     del file.message_type[0].field[:]
     change(file.message_type[0])
-    return offer(entity(), file=file)
+    return offer(entity(sort=sort), file=file)
 
 
 def test_the_model_names_all_that_the_router_needs() -> None:
@@ -97,6 +98,13 @@ def test_the_model_names_all_that_the_router_needs() -> None:
     assert method.enums == {}
     assert list(model.descriptors.raw) == ["shop.proto"]
     assert model.warnings == ()
+
+
+def test_a_value_entity_is_modelled_as_an_event_sourced_one_and_needs_the_journal() -> None:
+    model = accepted(offer(entity(sort=VALUE_ENTITY), entity("shop.Stock", "stock")))
+    assert [each.entity_type for each in model.entities] == [VALUE_ENTITY, EVENT_SOURCED]
+    assert model.entities[0].methods == accepted(offer(entity())).entities[0].methods
+    assert accepted(offer(entity(sort=VALUE_ENTITY))).is_stored
 
 
 def test_service_names_are_sorted_for_reflection() -> None:
@@ -163,7 +171,7 @@ def test_7_a_service_that_is_not_defined_is_refused(name: str) -> None:
     assert f'"{name}"' in refused(offer(entity(name)))
 
 
-@pytest.mark.parametrize("sort", ["cloudstate.crdt.Crdt", "cloudstate.valueentity.ValueEntity", "x", ""])
+@pytest.mark.parametrize("sort", ["cloudstate.crdt.Crdt", "x", ""])
 def test_8_an_entity_type_that_is_not_supported_is_refused(sort: str) -> None:
     text = refused(offer(entity(sort=sort)))
     assert '"shop.Cart"' in text
@@ -171,17 +179,21 @@ def test_8_an_entity_type_that_is_not_supported_is_refused(sort: str) -> None:
     assert f"Supported types: {','.join(SUPPORTED_ENTITY_TYPES)}." in text
 
 
-def test_9_streamed_methods_are_refused_naming_all_of_them() -> None:
+@pytest.mark.parametrize(
+    ("sort", "title"), [(EVENT_SOURCED, "an event sourced entity"), (VALUE_ENTITY, "a value entity")]
+)
+def test_9_streamed_methods_are_refused_naming_all_of_them(sort: str, title: str) -> None:
     file = shop_file()
     file.service[0].method[0].client_streaming = True
     file.service[0].method[1].server_streaming = True
-    text = refused(offer(entity(), file=file))
-    assert '"shop.Cart"' in text
+    text = refused(offer(entity(sort=sort), file=file))
+    assert f'"shop.Cart" is {title}' in text
     assert "AddItem,GetCart" in text
 
 
-def test_11_methods_without_a_key_are_refused_naming_all_of_them() -> None:
-    text = refused(keyed_by(lambda message: add_field(message, "user_id", 1)))
+@pytest.mark.parametrize("sort", [EVENT_SOURCED, VALUE_ENTITY])
+def test_11_methods_without_a_key_are_refused_naming_all_of_them(sort: str) -> None:
+    text = refused(keyed_by(lambda message: add_field(message, "user_id", 1), sort))
     assert '"shop.Cart"' in text
     assert "AddItem,GetCart" in text
     assert "entity_key" in text
@@ -217,8 +229,9 @@ def test_a_persistence_id_with_the_separator_is_refused() -> None:
     assert "reserved" in text
 
 
-def test_two_entities_with_one_persistence_id_are_refused() -> None:
-    text = refused(offer(entity(state="same"), entity("shop.Stock", "same")))
+@pytest.mark.parametrize("sort", [EVENT_SOURCED, VALUE_ENTITY])
+def test_two_entities_with_one_persistence_id_are_refused(sort: str) -> None:
+    text = refused(offer(entity(state="same"), entity("shop.Stock", "same", sort=sort)))
     assert all(word in text for word in ('"shop.Cart"', '"shop.Stock"', '"same"'))
 
 
@@ -311,7 +324,7 @@ def test_proxy_info_says_what_is_supported() -> None:
     info = proxy_info()
     assert (info.protocol_major_version, info.protocol_minor_version) == (0, 2)
     assert (info.proxy_name, info.proxy_version) == ("stateside", VERSION)
-    assert {EVENT_SOURCED, ACTION} <= set(info.supported_entity_types) == set(SUPPORTED_ENTITY_TYPES)
+    assert {EVENT_SOURCED, VALUE_ENTITY, ACTION} <= set(info.supported_entity_types) == set(SUPPORTED_ENTITY_TYPES)
 
 
 def test_the_version_is_that_of_the_project() -> None:

@@ -54,8 +54,8 @@ class Account:
     def __init__(self) -> None:
         self.amount = 0
         self.closed = False
-        self.outgoing: dict[str, int] = {}
-        self.incoming: dict[str, int] = {}
+        self.outgoing: dict[str, bank.Step] = {}
+        self.incoming: dict[str, bank.Step] = {}
 
     @command
     def pay_in(self, request: bank.Amount, ctx: EventSourcedContext) -> None:
@@ -111,14 +111,14 @@ class Account:
             self.outgoing[transfer.transfer_id] = step
         self.amount += transfer.amount * {bank.WITHDRAWN: -1, bank.DEPOSITED: 1, bank.REFUNDED: 1}.get(step, 0)
 
-    def _step(self, ctx: EventSourcedContext, transfer: bank.Transfer, step: int) -> bank.Progress:
+    def _step(self, ctx: EventSourcedContext, transfer: bank.Transfer, step: bank.Step) -> bank.Progress:
         """Take a step and tell the action, which sees to the next one."""
         progress = bank.Progress(transfer=transfer, step=step)
         ctx.emit(bank.Stepped(transfer=transfer, step=step))
         ctx.effect(TRANSFERS.call("Proceed", progress), synchronous=True)
         return progress
 
-    def _finish(self, ctx: EventSourcedContext, transfer: bank.Transfer, step: int) -> bank.Progress:
+    def _finish(self, ctx: EventSourcedContext, transfer: bank.Transfer, step: bank.Step) -> bank.Progress:
         """The last step, which only an open transfer takes."""
         if self.outgoing.get(transfer.transfer_id) == bank.WITHDRAWN:
             ctx.emit(bank.Stepped(transfer=transfer, step=step))

@@ -1,5 +1,5 @@
-"""What a reply wants stored is an `Any` that can be read again: one malformed event would make its entity unreadable for
-ever."""
+"""What a reply wants stored is an `Any` that can be read again: one malformed event would make its entity unreadable
+for ever."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Call:
     def send_framed(self, data: bytes) -> bool:
         """Queue bytes that already are length-prefixed gRPC messages (any number of whole ones)."""
     def pause(self) -> None:
-        """Deliver no more messages and stop granting flow-control window, so that the peer is stopped after one window."""
+        """Deliver no more messages and grant no flow-control window, so that the peer is stopped after one window."""
     def resume(self) -> None:
         """Undo `pause`; what was held back is delivered from a later loop callback, never from inside `resume`."""
 

@@ -73,6 +73,11 @@ class Process:
             raise self.failed(f"did not end within {STOP_TIMEOUT:g} s of SIGTERM") from None
         return rest.decode().splitlines()
 
+    async def stopped(self, within: float = READY_TIMEOUT) -> None:
+        """Wait for its end by itself. Raises ProcessFailed when it fails."""
+        if await asyncio.wait_for(self._process.wait(), within) != 0:
+            raise self.failed("failed")
+
     async def kill(self) -> None:
         if self._process.returncode is None:
             self._process.kill()

@@ -53,6 +53,7 @@ class Row:
 
 READ = "read-only command, 64 entity streams, 128 in flight"
 WRITE = "durable write of a 100 B event, 1000 in flight, 1000 entities"
+SLOW_WRITE = "the same where every flush takes 1 ms longer"
 REPLAY = "replay of a 100 k event entity, from command to answer"
 CART = "shopping cart through the Python support library"
 MANY = "50 k active entities, 100 streams a connection"
@@ -80,6 +81,16 @@ TARGETS = [
     Target(WRITE, ("durable", "calls_per_s"), "commands/s", 20_000),
     Target(
         WRITE, ("durable", "calls_per_s"), "commands/s", 25, True, True, COMMIT, ("commit_per_event", "commits_per_s")
+    ),
+    Target(
+        SLOW_WRITE,
+        ("durable_slow_disk", "calls_per_s"),
+        "commands/s",
+        25,
+        True,
+        True,
+        COMMIT,
+        ("commit_per_event_slow_disk", "commits_per_s"),
     ),
     Target(WRITE, ("durable", "proxy_cpu_us"), "µs proxy CPU"),
     Target(WRITE, ("durable", "p50_us"), "µs p50"),

@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns
@@ -119,8 +119,25 @@ def nghttpx_command(back: int, front: int) -> list[str]:
 
 async def durable(setting: Setting, stage: Stage) -> Figures:
     """Each command emits one event, which is on the disk before the client hears of it."""
+    return await write_load(setting, stage, {})
+
+
+async def durable_slow_disk(setting: Setting, stage: Stage) -> Figures:
+    """The same where a flush takes a millisecond longer."""
+    return await write_load(setting, stage, await slow_disk(stage))
+
+
+async def commit_per_event(setting: Setting, stage: Stage) -> Figures:
+    return await commits(setting, stage, {})
+
+
+async def commit_per_event_slow_disk(setting: Setting, stage: Stage) -> Figures:
+    return await commits(setting, stage, await slow_disk(stage))
+
+
+async def write_load(setting: Setting, stage: Stage, variables: dict[str, str]) -> Figures:
     echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}")
+    proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}", variables)
     result = await load(
         stage,
         proxy_port,
@@ -135,12 +152,21 @@ async def durable(setting: Setting, stage: Stage) -> Figures:
     return result
 
 
-async def commit_per_event(setting: Setting, stage: Stage) -> Figures:
+async def commits(setting: Setting, stage: Stage, variables: dict[str, str]) -> Figures:
     module = "stateside.bench.anchors.commit_per_event"
-    anchor = await stage.python(module, stage.folder / "journal", "--seconds", setting.seconds / 2)
+    anchor = await stage.python(module, stage.folder / "journal", "--seconds", setting.seconds / 2, variables=variables)
     result = await anchor.json(setting.seconds + 15)
     await anchor.stop()
     return {"commits_per_s": result["commits_per_s"]}
+
+
+async def slow_disk(stage: Stage) -> dict[str, str]:
+    """Variables of a process whose every flush waits (slow_disk.c)."""
+    library = stage.folder.resolve() / "slow_disk.so"
+    source = Path(__file__).parent / "slow_disk.c"
+    compiler = await stage.start("cc", ["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source)])
+    await compiler.stopped()
+    return {"LD_PRELOAD": str(library)}
 
 
 async def replay(setting: Setting, stage: Stage) -> Figures:
@@ -223,7 +249,9 @@ async def start_echo(stage: Stage, *arguments: object) -> tuple[Process, int]:
     return echo, (await echo.json())["port"]
 
 
-async def start_proxy(stage: Stage, user_function_port: int, journal: str) -> tuple[Process, int]:
+async def start_proxy(
+    stage: Stage, user_function_port: int, journal: str, more: Mapping[str, str] | None = None
+) -> tuple[Process, int]:
     """The proxy as an operator would start it, ready to serve; and its port."""
     variables = {
         "HTTP_PORT": "0",
@@ -234,6 +262,7 @@ async def start_proxy(stage: Stage, user_function_port: int, journal: str) -> tu
         "STATESIDE_JOURNAL": journal,
         "STATESIDE_LOG_LEVEL": "warning",
     }
+    variables |= more or {}
     proxy = await stage.start("proxy", [str(Path(sys.executable).parent / "stateside"), "proxy"], variables)
     line = await proxy.line()
     ready = PROXY_READY.match(line)
@@ -321,7 +350,12 @@ Measurement = Callable[[Setting, Stage], Awaitable[Figures]]
 # work -> its own measurement first, then its anchors
 WORKS: dict[str, dict[str, Measurement]] = {
     "relay": {"relay": relay, "relay_grpc_aio": relay_grpc_aio, "relay_nghttpx": relay_nghttpx},
-    "durable": {"durable": durable, "commit_per_event": commit_per_event},
+    "durable": {
+        "durable": durable,
+        "commit_per_event": commit_per_event,
+        "durable_slow_disk": durable_slow_disk,
+        "commit_per_event_slow_disk": commit_per_event_slow_disk,
+    },
     "replay": {"replay": replay},
     "cart": {"cart": cart},
     "entities": {"entities": entities},

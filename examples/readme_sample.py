@@ -4,7 +4,7 @@ from examples.shopping_cart.protos.shoppingcart import shoppingcart_pb2 as shop
 from stateside.support import EventSourced, EventSourcedContext, Stateside, command, event
 
 
-@EventSourced(service=shop.DESCRIPTOR.services_by_name["ShoppingCart"])
+@EventSourced(service=shop.DESCRIPTOR.services_by_name["ShoppingCart"], persistence_id="shopping-cart")
 class ShoppingCart:
     def __init__(self) -> None:
         self.items: dict[str, int] = {}

@@ -38,6 +38,7 @@ from stateside._speedups.wire import (
 )
 from stateside.proto.status import Status
 from stateside.proxy import logs
+from stateside.proxy.activation import MAX_REFUSALS, REFUSAL_DELAY
 from stateside.proxy.effects import Onward, StandIn, check_parts, origin_of
 
 if TYPE_CHECKING:
@@ -181,14 +182,14 @@ class ActionCall(Handler):
     that was sent, because so far the call may be begun anew on another connection.
     """
 
-    __slots__ = ("actions", "again", "channel", "client", "deadline", "first", "half_closed", "method", "stream")
+    __slots__ = ("actions", "channel", "client", "deadline", "first", "half_closed", "method", "refusals", "stream")
 
     def __init__(self, method: ActionMethod, client: Client, half_closed: bool) -> None:
         self.method = method
         self.actions = method.actions
         self.client: Client | None = client
         self.half_closed = half_closed
-        self.again = False
+        self.refusals = 0
         self.deadline: float = client.deadline
         self.stream: ClientCall | None = None
         self.channel: Channel | None = None  # owned by UserFunction
@@ -208,8 +209,10 @@ class ActionCall(Handler):
         self._ask()
 
     def _ask(self) -> None:
+        if self.client is None:
+            return  # it went away before this was tried again
         self.actions.user_function.request(self.method.path, self, self.deadline)
-        if self.stream is None and self.client is not None:
+        if self.stream is None:
             self.actions.wait(self)
             if not self.half_closed:
                 self.client.pause()
@@ -221,9 +224,10 @@ class ActionCall(Handler):
             stream.send(message)
         if self.half_closed:
             stream.half_close()
-        waiting = self.actions.waiting
-        if waiting and waiting.pop(self, None) is not None and self.client is not None:
+        elif self.client is not None:
             self.client.resume()
+        if self.actions.waiting:
+            self.actions.waiting.pop(self, None)
 
     def on_no_stream(self, status: Status, reason: str) -> None:
         self.actions.waiting.pop(self, None)
@@ -265,13 +269,20 @@ class ActionCall(Handler):
         self.actions.user_function.release(self)
         if self.client is None:
             return
-        if status and call.unprocessed and self.first and not self.again:
-            self.again = True  # the connection was going away; the user function has surely not seen the call
-            self._ask()
+        if call.unprocessed and self.first and self.refusals < MAX_REFUSALS:
+            self._ask_later()
             return
         if status == Status.DEADLINE_EXCEEDED and self._is_own_deadline():
             message = f"{self.method.name} was not done within action_timeout ({self.actions.timeout:g} s)"
         self.on_outcome(status, message)
+
+    def _ask_later(self) -> None:
+        """The user function has surely not seen the call: its connection went away, or it counts a stream against its
+        limit for a moment longer than we do."""
+        self.refusals += 1
+        if not self.half_closed and self.client is not None:
+            self.client.pause()
+        self.actions.timers.later(REFUSAL_DELAY * 2.0**self.refusals, self._ask)
 
     def _is_own_deadline(self) -> bool:
         """Whether it was `action_timeout` that expired, and nothing that the client or the user function laid down."""

@@ -94,10 +94,10 @@ class Settings:
         GATEWAY, 0.5 * DAY, Duration(1, 30 * DAY, "never"), "A connection without calls is closed after this."
     )
     keepalive_interval: float = _row(
-        GATEWAY, 60.0, Duration(1, DAY, "never"), "A silent peer, client or user function, is sent a PING after this."
+        GATEWAY, 60.0, Duration(1, DAY, "never"), "A silent client is sent a PING after this."
     )
     keepalive_timeout: float = _row(
-        GATEWAY, 20.0, Duration(0.1, 3600), "A peer that leaves a PING unanswered for this long is taken for lost."
+        GATEWAY, 20.0, Duration(0.1, 3600), "A client that leaves a PING unanswered for this long is taken for lost."
     )
     graceful_termination_timeout: float = _row(
         GATEWAY,

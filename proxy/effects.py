@@ -143,6 +143,10 @@ class StandIn(Handler):
         """The whole answer of a unary target, of the type that the target promises."""
         if self._target.output_type_url != self.origin.output_type_url:
             self._router.warn_type(self.origin, self._target.output_type_url)
+        self.pass_on(message, headers)
+
+    def pass_on(self, message: bytes, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """The whole answer of a unary target, whose type has been checked."""
         if headers:
             self.start(headers)
         self.send(message)
@@ -151,6 +155,7 @@ class StandIn(Handler):
     def finish(self, status: int = 0, message: str = "", trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         if not self.ended:
             self.ended = True
+            self.client = None
             self._over(self, status, message)
 
     def fail(self, status: int, message: str) -> None:
@@ -171,6 +176,7 @@ class StandIn(Handler):
     def on_client_cancel(self, status: int) -> None:
         if not self.ended:
             self.ended = True
+            self.client = None
             if self.context is not None:
                 self.context.on_client_cancel(status)
 

@@ -6,6 +6,7 @@ their payload to `deliver`. The table changes when the user function was discove
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from stateside.proxy.effects import Client, Method, Reply
     from stateside.proxy.timers import Timers
 
+HEADER_NAME = re.compile(rb"[0-9a-z_.-]+")
+HEADER_VALUE = re.compile(rb"[ -~]*")
 MAX_REPLY_HEADERS = 50
 MAX_TYPE_WARNINGS = 100  # distinct (method, type) pairs reported; each once
 
@@ -99,21 +102,15 @@ class Router:
         """Give the client what the user function replied to a call with one answer."""
         if reply.action == ACTION_REPLY:
             self.check_type(client, method, reply.type_url)
-            if reply.metadata is not None:
-                self.start(client, method, reply.metadata)
-            client.send(reply.payload)
-            client.finish()
+            headers = response_headers(method, reply.metadata) if reply.metadata is not None else ()
+            if isinstance(client, StandIn):
+                client.pass_on(reply.payload, headers)
+            else:
+                client.reply(reply.payload, headers)
         elif reply.action == ACTION_FAILURE:
-            client.finish(Status.UNKNOWN, reply.description)
+            client.fail(Status.UNKNOWN, reply.description)
         else:
             self._no_answer(client, method, reply)
-
-    def start(self, client: Client, method: Method, metadata: bytes) -> None:
-        """Metadata of the first reply becomes response headers (spec core 8.2); that of later ones has no effect."""
-        headers = headers_of_metadata(metadata)
-        if len(headers) > MAX_REPLY_HEADERS:
-            log.warning("reply metadata dropped: there are too many entries", method=method.name, entries=len(headers))
-        client.start(headers[:MAX_REPLY_HEADERS])
 
     def _no_answer(self, client: Client, method: Method, reply: Reply) -> None:
         """Only an action may stay silent, but then a client is left without its message all the same."""
@@ -122,7 +119,11 @@ class Router:
         elif isinstance(client, StandIn):
             client.finish()
             return
-        client.finish(Status.INTERNAL, f"the user function gave no answer to {method.name}")
+        client.fail(Status.INTERNAL, f"the user function gave no answer to {method.name}")
+
+    def start(self, client: Client, method: Method, metadata: bytes) -> None:
+        """Metadata of the first reply of a stream; that of later ones has no effect."""
+        client.start(response_headers(method, metadata))
 
     def check_type(self, client: Client, method: Method, type_url: str) -> None:
         """An answer has to be of the type that the method which the client called promises (spec core 9.4)."""
@@ -143,6 +144,22 @@ class Router:
         """A side effect was not done, or failed: counted and logged, never dropped silently."""
         self.failed_effects += 1
         log.warning("side effect failed", target=name, status=status_name(status), message=message)
+
+
+def response_headers(method: Method, metadata: bytes) -> list[tuple[bytes, bytes]]:
+    """Response headers from the metadata of a reply (spec core 8.2). What is no header is dropped."""
+    headers = [each for each in headers_of_metadata(metadata) if is_grpc_header(*each)]
+    if len(headers) > MAX_REPLY_HEADERS:
+        log.warning("reply metadata dropped: there are too many entries", method=method.name, entries=len(headers))
+    return headers[:MAX_REPLY_HEADERS]
+
+
+def is_grpc_header(name: bytes, value: bytes) -> bool:
+    """HTTP/2 would take more than the Custom-Metadata of gRPC over HTTP/2."""
+    if HEADER_NAME.fullmatch(name) and not name.startswith(b"grpc-") and HEADER_VALUE.fullmatch(value):
+        return True
+    log.warning("reply metadata dropped: it cannot be sent as a header", name=name.decode(errors="replace"))
+    return False
 
 
 def is_same(one: EntityModel, other: EntityModel) -> bool:

@@ -33,14 +33,13 @@ class Borrower(Protocol):
 
 
 def channel_limits(settings: Settings) -> Limits:
-    """Bounds of a connection to the user function."""
+    """Bounds of a connection to the user function. No keepalive: many gRPC servers take PINGs without calls for abuse
+    and close the connection, which would look like a user function that restarts."""
     return Limits(
         max_message_size=settings.max_inbound_message_size,
         max_streams=UNLIMITED,
         send_high_water=settings.relay_buffer,
         send_low_water=settings.relay_buffer // 4,
-        keepalive_interval=settings.keepalive_interval,
-        keepalive_timeout=settings.keepalive_timeout,
     )
 
 

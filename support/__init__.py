@@ -5,7 +5,10 @@ registered entities to the proxy (discovery), receives their state and commands 
 calls the handlers and sends replies, events and side effects back. See docs/user-guide-event-sourced.md.
 """
 
+from .action import Action, ActionContext
+from .answers import Answer, Effect, Failure, Forward, NoReply, Reply
 from .calls import Service, ServiceCall
+from .cloud_events import CloudEvent
 from .context import Context, EntityContext
 from .errors import (
     ContextError,
@@ -22,10 +25,15 @@ from .hooks import Hooks
 from .json_values import json_type
 from .metadata import Metadata
 from .server import Stateside
+from .value_entity import ValueEntity, ValueEntityContext
 
 __all__ = [
     "EventSourced",
     "EventSourcedContext",
+    "Action",
+    "ActionContext",
+    "ValueEntity",
+    "ValueEntityContext",
     "command",
     "event",
     "snapshot",
@@ -33,9 +41,16 @@ __all__ = [
     "Context",
     "EntityContext",
     "Fail",
+    "Answer",
+    "Reply",
+    "Forward",
+    "Failure",
+    "NoReply",
+    "Effect",
     "Service",
     "ServiceCall",
     "Metadata",
+    "CloudEvent",
     "json_type",
     "Stateside",
     "Hooks",

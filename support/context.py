@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import NoReturn
 
 from .calls import ServiceCall
+from .cloud_events import CloudEvent
 from .errors import ContextError, Fail
 from .metadata import Metadata
 
@@ -61,6 +62,11 @@ class Context:
         """Metadata of the command. Empty for event sourced entities: protocol 0.2 sends them none."""
         return Metadata.parse(self._metadata)
 
+    @property
+    def cloud_event(self) -> CloudEvent | None:
+        """The CloudEvent that the metadata carries, if any."""
+        return CloudEvent.of(self.metadata)
+
     def fail(self, description: str) -> NoReturn:
         """Refuse the command. Raises Fail; the command fails even if the handler catches it.
 
@@ -73,14 +79,20 @@ class Context:
     def forward(self, call: ServiceCall) -> None:
         """Let another command answer the client. The handler then returns nothing. At most once per command."""
         self._check_open()
+        self._set_forward(call)
+
+    def effect(self, call: ServiceCall, *, synchronous: bool = False) -> None:
+        """Let another command run after this one. synchronous: the client gets its answer when the effect is done."""
+        self._check_open()
+        self._add_effect(call, synchronous)
+
+    def _set_forward(self, call: ServiceCall) -> None:
         if self._forward is not None:
             raise ContextError(f"{self.command_name}: the command was already forwarded")
         call.check(self._served)
         self._forward = call.to_forward()
 
-    def effect(self, call: ServiceCall, *, synchronous: bool = False) -> None:
-        """Let another command run after this one. synchronous: the client gets its answer when the effect is done."""
-        self._check_open()
+    def _add_effect(self, call: ServiceCall, synchronous: bool) -> None:
         call.check(self._served)
         self._effects.append(call.to_side_effect(synchronous))
 

@@ -17,8 +17,8 @@ from stateside._speedups.h2 import Handler
 from stateside.proto import Empty, FileDescriptorSet, cloudstate
 from stateside.proto.status import Status
 
+from .entity import Declaration
 from .errors import RegistrationError
-from .event_sourced import EventSourced
 from .hooks import Hooks
 
 LIBRARY_NAME = "stateside-python-support"
@@ -28,7 +28,7 @@ DISCOVER_PATH = b"/cloudstate.EntityDiscovery/discover"
 REPORT_ERROR_PATH = b"/cloudstate.EntityDiscovery/reportError"
 
 
-def entity_spec(declarations: Sequence[EventSourced], name: str, service_version: str) -> bytes:
+def entity_spec(declarations: Sequence[Declaration], name: str, service_version: str) -> bytes:
     """Serialized cloudstate.EntitySpec of the registered entities. name, service_version: of the application; may be
     empty.
     """

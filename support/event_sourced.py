@@ -11,17 +11,14 @@ from typing import Any, Protocol, TypeVar, overload
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from .calls import SERVICE_ATTRIBUTE
 from .context import Context
-from .errors import RegistrationError
+from .entity import StatefulDeclaration
 from .handlers import mark
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-ENTITY_ATTRIBUTE = "__stateside_entity__"
 
 
-class EventSourced:
+class EventSourced(StatefulDeclaration):
     """Class decorator: instances of the class are event sourced entities.
 
     service: descriptor of the gRPC service whose commands the class handles.
@@ -32,6 +29,7 @@ class EventSourced:
     """
 
     entity_type = "cloudstate.eventsourced.EventSourced"
+    noun = "an event sourced entity"
 
     def __init__(
         self,
@@ -43,27 +41,8 @@ class EventSourced:
         allow_primitives: bool = True,
         allow_json: bool = True,
     ) -> None:
-        if not isinstance(service, ServiceDescriptor):
-            raise RegistrationError(
-                f"EventSourced needs a service descriptor, not {service!r}: verify the service's lookup name"
-            )
-        if passivate_after is not None and passivate_after < timedelta(milliseconds=1):
-            raise RegistrationError(f"EventSourced: passivate_after is at least a millisecond, not {passivate_after}")
-        self.service: Any = service
-        self.persistence_id = persistence_id or self.service.name
+        super().__init__(service, persistence_id, passivate_after, allow_primitives, allow_json)
         self.snapshot_every = snapshot_every or 100
-        self.passivate_after = passivate_after
-        self.allow_primitives = allow_primitives
-        self.allow_json = allow_json
-
-    def __call__(self, cls: type[T]) -> type[T]:
-        if not isinstance(cls, type):
-            raise RegistrationError(f"EventSourced decorates a class, not {cls!r}")
-        if ENTITY_ATTRIBUTE in vars(cls):
-            raise RegistrationError(f"{cls.__qualname__} is declared as an entity twice")
-        setattr(cls, ENTITY_ATTRIBUTE, self)
-        setattr(cls, SERVICE_ATTRIBUTE, self.service)
-        return cls
 
 
 @overload
@@ -108,7 +87,7 @@ class Recorder(Protocol):
 class EventSourcedContext(Context):
     """Context of a command to an event sourced entity."""
 
-    __slots__ = ("_broken", "_events", "_recorder")
+    __slots__ = ("_before", "_broken", "_events", "_recorder")
 
     def __init__(
         self,
@@ -121,6 +100,7 @@ class EventSourcedContext(Context):
     ) -> None:
         Context.__init__(self, entity_id, command_id, command_name, metadata, served)
         self._recorder = recorder
+        self._before = recorder.sequence
         self._events: list[bytes] = []
         self._broken: Exception | None = None
 

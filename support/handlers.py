@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar, overload
@@ -106,6 +106,7 @@ class Rules:
     payload: the type of the payload if it is fixed (a command), None if the annotation decides (an event).
     takes_payload: False for snapshot methods and constructors. metadata: Metadata can be injected.
     skips_defaults: parameters with a default that nothing fits keep it (constructors, notably of dataclasses).
+    streamed: the payload is an async iterator of its type. entity: there is one, whose id can be injected.
     """
 
     context: type
@@ -113,12 +114,16 @@ class Rules:
     takes_payload: bool = True
     metadata: bool = False
     skips_defaults: bool = False
+    streamed: bool = False
+    entity: bool = True
 
     def allowed(self) -> str:
         """The choice, for messages."""
         payload = f"the payload {self.payload.__qualname__}" if self.payload else "the payload"
+        if self.streamed and self.payload:
+            payload = f"the payloads AsyncIterator[{self.payload.__qualname__}]"
         choices = [payload] if self.takes_payload else []
-        choices += [f"a context {self.context.__qualname__}", "entity_id: str"]
+        choices += [f"a context {self.context.__qualname__}", *["entity_id: str"] * self.entity]
         return ", ".join(choices + ["Metadata"] * self.metadata)
 
 
@@ -168,12 +173,13 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
         raise RegistrationError(
             f"{label}: parameter {name!r} is {parameter.kind.description}; allowed are plain parameters"
         )
-    if name == "entity_id":
+    if name == "entity_id" and rules.entity:
         if not empty and hint is not str:
             raise RegistrationError(f"{label}: parameter 'entity_id' is a str, not {_name(hint)}")
         return Slot.ENTITY_ID
-    if isinstance(hint, type) and issubclass(hint, Context | EntityContext):
-        if issubclass(rules.context, hint):
+    plain = typing.get_origin(hint) or hint
+    if isinstance(plain, type) and issubclass(plain, Context | EntityContext):
+        if issubclass(rules.context, plain):
             return Slot.CONTEXT
         raise RegistrationError(
             f"{label}: parameter {name!r} is a {_name(hint)}; the context here is {_name(rules.context)}"
@@ -182,7 +188,7 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
         return Slot.CONTEXT
     if hint is Metadata and rules.metadata:
         return Slot.METADATA
-    if rules.takes_payload and (empty or _payload_fits(hint, rules.payload)):
+    if rules.takes_payload and (empty or _payload_fits(hint, rules)):
         return Slot.PAYLOAD
     if rules.skips_defaults and parameter.default is not parameter.empty:
         return None
@@ -191,7 +197,12 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
     )
 
 
-def _payload_fits(hint: Any, payload: type | None) -> bool:
+def _payload_fits(hint: Any, rules: Rules) -> bool:
+    payload = rules.payload
+    if rules.streamed:
+        if typing.get_origin(hint) not in (AsyncIterator, AsyncIterable):
+            return False
+        hint = typing.get_args(hint)[0]
     types_ = payload_types(hint)
     if payload is None:
         return bool(types_)

@@ -78,6 +78,10 @@ class Metadata:
             (entry.key, getattr(entry, entry.WhichOneof("value") or "string_value")) for entry in message.entries
         )
 
+    def serialize(self) -> bytes | None:
+        """As a serialized cloudstate.Metadata; None when empty, so that the field stays unset."""
+        return bytes(self.to_message().SerializeToString()) if self._entries else None
+
     def to_message(self) -> Any:
         """As a cloudstate.Metadata message."""
         message = cloudstate.Metadata()

@@ -7,11 +7,16 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from stateside._speedups.h2 import Handler, Limits, Server
 
+from .action import Action
+from .action_calls import Actions
+from .action_model import ActionType
 from .discovery import (
     DISCOVER_PATH,
     REPORT_ERROR_PATH,
@@ -20,12 +25,19 @@ from .discovery import (
     distribution_version,
     entity_spec,
 )
+from .entity import ENTITY_ATTRIBUTE
+from .entity_model import EntityType, declaration_of
 from .errors import RegistrationError
 from .event_sourced_model import EventSourcedType
 from .event_sourced_stream import EventSourcedHandler
 from .hooks import Hooks
+from .reload import start_again, until_changed
 from .serialization import MESSAGE_PREFIX
+from .value_entity import ValueEntity
+from .value_entity_model import ValueEntityType
+from .value_entity_stream import ValueEntityHandler
 
+VALUE_ENTITY_PATH = b"/cloudstate.valueentity.ValueEntity/handle"
 EVENT_SOURCED_PATH = b"/cloudstate.eventsourced.EventSourced/handle"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 
@@ -33,7 +45,7 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 class Stateside:
     """The entities of one process, and the gRPC server for the proxy.
 
-    entities: classes decorated as entities; more by `register`.
+    entities: classes decorated as entities or actions, or instances of action classes; more by `register`.
     name, version: of the application, told to the proxy. Default: the first service's short name; the version of the
     installed distribution called `name`, if there is one.
     type_url_prefix: host part of the type URL of stored messages.
@@ -41,7 +53,7 @@ class Stateside:
 
     def __init__(
         self,
-        *entities: type,
+        *entities: Any,
         name: str = "",
         version: str = "",
         type_url_prefix: str = MESSAGE_PREFIX,
@@ -54,29 +66,56 @@ class Stateside:
         self._type_url_prefix = type_url_prefix
         self._hooks = hooks or Hooks()
         self._services: set[str] = set()
-        self._types: list[EventSourcedType] = []
+        self._types: list[EntityType | ActionType] = []
         self._event_sourced = EventSourcedHandler(self._services, self._hooks)
+        self._value_entities = ValueEntityHandler(self._services, self._hooks)
+        self._actions = Actions(self._services, self._hooks)
+        self._handlers = (self._event_sourced, self._value_entities, self._actions)
         self._server: Server | None = None
         self._stopped: asyncio.Event | None = None
         for entity in entities:
             self.register(entity)
 
-    def register(self, entity: type) -> Stateside:
-        """Add an entity class. Raises RegistrationError naming the class, the handler and what is allowed."""
-        compiled = EventSourcedType(entity, type_url_prefix=self._type_url_prefix)
-        persistence_id = compiled.declaration.persistence_id
+    def register(self, entity: Any) -> Stateside:
+        """Add an entity class, an action class or an instance of one. Raises RegistrationError naming the class, the
+        handler and what is allowed.
+        """
+        compiled = self._compile(entity)
+        self._check_free(compiled)
+        self._types.append(compiled)
+        self._services.add(compiled.service_name)
+        match compiled:
+            case EventSourcedType():
+                self._event_sourced.types[compiled.service_name] = compiled
+            case ValueEntityType():
+                self._value_entities.types[compiled.service_name] = compiled
+            case ActionType():
+                self._actions.types[compiled.service_name] = compiled
+        self._hooks.registered(compiled.label, compiled.unhandled())
+        return self
+
+    def _compile(self, entity: Any) -> EntityType | ActionType:
+        """What the class was read into."""
+        if isinstance(vars(type(entity)).get(ENTITY_ATTRIBUTE), Action):
+            return ActionType(entity)
+        match declaration_of(entity):
+            case ValueEntity():
+                return ValueEntityType(entity, type_url_prefix=self._type_url_prefix)
+            case Action():
+                return ActionType(entity)
+            case _:
+                return EventSourcedType(entity, type_url_prefix=self._type_url_prefix)
+
+    def _check_free(self, compiled: EntityType | ActionType) -> None:
         if compiled.service_name in self._services:
             raise RegistrationError(f"{compiled.label}: service {compiled.service_name} is already registered")
+        persistence_id = compiled.declaration.persistence_id
         for other in self._types:
-            if other.declaration.persistence_id == persistence_id:
+            stored = isinstance(compiled, EntityType) and isinstance(other, EntityType)
+            if stored and other.declaration.persistence_id == persistence_id:
                 raise RegistrationError(
                     f"{compiled.label}: persistence id {persistence_id!r} is already that of {other.label}"
                 )
-        self._types.append(compiled)
-        self._services.add(compiled.service_name)
-        self._event_sourced.types[compiled.service_name] = compiled
-        self._hooks.registered(compiled.label, compiled.unhandled())
-        return self
 
     def entity_spec(self) -> bytes:
         """What discovery answers: a serialized cloudstate.EntitySpec. Raises RegistrationError without entities."""
@@ -87,19 +126,48 @@ class Stateside:
         return entity_spec([compiled.declaration for compiled in self._types], name, version)
 
     def run(
-        self, host: str | None = None, port: int | None = None, *, unix: str | None = None, grace: float = 10.0
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        unix: str | None = None,
+        grace: float = 10.0,
+        reload: bool = False,
     ) -> None:
-        """Serve until SIGTERM or SIGINT; blocks. Arguments as of `serve`."""
-        uvloop.run(self.serve(host, port, unix=unix, grace=grace))
+        """Serve until SIGTERM or SIGINT; blocks. Arguments as of `serve`.
+
+        reload: for development, stop gracefully and start the process again when a source file of the application
+        changes; a change that does not compile is logged and waited on.
+        """
+        if uvloop.run(self._run(host, port, unix, grace, reload)):
+            start_again()
+
+    async def _run(self, host: str | None, port: int | None, unix: str | None, grace: float, reload: bool) -> bool:
+        """`serve`, also ended by a change of the sources; whether it was."""
+        if not reload:
+            await self.serve(host, port, unix=unix, grace=grace)
+            return False
+        watching = asyncio.create_task(until_changed())
+        watching.add_done_callback(self._reload)
+        try:
+            await self.serve(host, port, unix=unix, grace=grace)
+            return watching.done()
+        finally:
+            watching.cancel()
+
+    def _reload(self, watching: asyncio.Task[list[Path]]) -> None:
+        if not watching.cancelled():
+            self._hooks.reloading([str(file) for file in watching.result()])
+            self.request_stop()
 
     async def serve(
         self, host: str | None = None, port: int | None = None, *, unix: str | None = None, grace: float = 10.0
     ) -> None:
         """Serve until SIGTERM, SIGINT or cancellation, then stop gracefully. Arguments as of `start` and `stop`."""
         stopped = self._stopped = asyncio.Event()
-        await self.start(host, port, unix=unix)
-        signals = _install_signals(stopped)
+        signals = _install_signals(stopped)  # before anybody can know that we listen, and tell us to stop
         try:
+            await self.start(host, port, unix=unix)
             await stopped.wait()
         finally:
             await self.stop(grace)
@@ -128,7 +196,8 @@ class Stateside:
             self.port = await server.listen_tcp(host, port)
             address = f"{host}:{self.port}"
         self._server = server
-        self._event_sourced.stopping = False
+        for handler in self._handlers:
+            handler.stopping = False
         self._hooks.started(address)
         return self.port
 
@@ -139,10 +208,12 @@ class Stateside:
         server, self._server, self.port = self._server, None, 0
         if server is None:
             return
-        self._hooks.stopping(len(self._event_sourced.streams))
+        self._hooks.stopping(sum(len(handler.streams) for handler in self._handlers))
         server.stop_accepting()
-        self._event_sourced.stop()
+        for handler in self._handlers:
+            handler.stop()
         await server.close(grace)
+        await self._actions.ended()
 
     def _routes(self) -> Mapping[bytes, Handler]:
         entity_types = {compiled.declaration.entity_type for compiled in self._types}
@@ -150,6 +221,8 @@ class Stateside:
             DISCOVER_PATH: DiscoverHandler(self.entity_spec(), entity_types, self._hooks),
             REPORT_ERROR_PATH: ReportErrorHandler(self._hooks),
             EVENT_SOURCED_PATH: self._event_sourced,
+            VALUE_ENTITY_PATH: self._value_entities,
+            **self._actions.routes(),
         }
 
 

@@ -9,7 +9,7 @@ user function answers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -195,6 +195,7 @@ class ActionFunction(ScriptedUserFunction):
     def __init__(self, spec: Any = None, **more: Any) -> None:
         super().__init__(spec if spec is not None else actions_spec(), **more)
         self.calls: list[ActionCall] = []
+        self.unread: Callable[[ActionCall], Awaitable[None]] | None = None  # answers without anybody reading
         self._played_services: set[str] = set()
         self._played_calls: asyncio.Queue[ActionCall] = asyncio.Queue()
 
@@ -217,9 +218,9 @@ class ActionFunction(ScriptedUserFunction):
         async def handle(requests: Any, context: Any) -> None:
             call = ActionCall(rpc, context, len(self.calls) + 1)
             self.calls.append(call)
-            reading = asyncio.create_task(call.read_on())
+            reading = asyncio.create_task(call.read_on() if self.unread is None else asyncio.sleep(0))
             try:
-                await self._answer(call)
+                await (self._answer if self.unread is None else self.unread)(call)
             except asyncio.CancelledError:
                 call.reset.set()
                 raise

@@ -179,7 +179,7 @@ async def test_a_failure_of_a_streamed_in_call_is_unknown_with_its_description(w
 
 async def test_replies_before_a_failure_are_delivered_and_the_user_function_is_cancelled(world: World) -> None:
     call, relayed = await asked_streamed_out(world)
-    for answer in (reply("one"), reply("two"), failure("three"), reply("four")):
+    for answer in (reply("one"), reply("two"), failure("three")):
         await relayed.send(answer)
     assert await read_all(call) == (["one", "two"], CODE.UNKNOWN, "three")
     await relayed.wait_over()
@@ -436,6 +436,16 @@ async def test_calls_beyond_the_streams_of_the_user_function_wait_for_their_turn
             (step,) = model.Request.FromString((await relayed.next()).payload.value).groups[0].steps
             await relayed.answer(reply(step.reply.message))
         assert await asyncio.gather(*waiting) == [ok(str(number)) for number in range(7)]
+
+
+async def test_streams_that_the_user_function_refuses_are_asked_for_again(tmp_path: Path) -> None:
+    """A server counts a stream against its limit for a moment longer than its client does."""
+    settings = {"journal": "memory:", "user_function_max_connections": "1"}
+    scripted = ActionFunction(options=[("grpc.max_concurrent_streams", 3)])
+    async with World(tmp_path, user_function=scripted, **settings) as world:
+        asked = [request([say(str(number))]) for number in range(200)]
+        results = await asyncio.gather(*(unary(world, each, timeout=20) for each in asked))
+        assert results == [ok(str(number)) for number in range(200)]
 
 
 async def test_a_streamed_request_that_waits_for_a_stream_loses_nothing(tmp_path: Path) -> None:

@@ -181,14 +181,18 @@ async def test_a_wrong_setting_is_one_clear_line_and_exit_code_2(
 
 async def test_a_journal_that_cannot_be_opened_is_one_clear_line_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    line = await refused_start(tmp_path, journal=f"lmdb:{tmp_path / 'file' / 'journal'}")
+    user_function = await ScriptedUserFunction().start()  # whether a journal is needed shows at discovery
+    port = str(user_function.port)
+    line = await refused_start(tmp_path, user_function_port=port, journal=f"lmdb:{tmp_path / 'file' / 'journal'}")
     assert "journal" in line
+    await user_function.stop()
 
 
 async def test_a_journal_in_use_is_refused(tmp_path: Path) -> None:
     async with World(tmp_path) as world:
         (tmp_path / "second").mkdir()
-        line = await refused_start(tmp_path / "second", journal=world.proxy.settings["journal"])
+        settings = {key: world.proxy.settings[key] for key in ("journal", "user_function_port")}
+        line = await refused_start(tmp_path / "second", **settings)
         assert "journal" in line
         assert (await world.client.ask(a_key(), emit("x"))).ok
 

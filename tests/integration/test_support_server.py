@@ -279,10 +279,10 @@ def test_a_command_that_outlasts_the_grace_period_is_cut_off() -> None:
 def test_a_user_function_runs_as_a_process_until_it_is_told_to_stop() -> None:
     environment = {**os.environ, "HOST": "127.0.0.1", "PORT": "0"}
     with subprocess.Popen(
-        [sys.executable, "-m", "examples.shopping_cart"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "examples.shopping_cart"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stderr is not None
-        found = re.search(r"listens on 127\.0\.0\.1:(\d+)", process.stderr.readline())
+        assert process.stdout is not None
+        found = re.fullmatch(r"Shopping cart at 127\.0\.0\.1:(\d+)\n", process.stdout.readline())
         assert found is not None
 
         async def check() -> None:

@@ -1,16 +1,18 @@
-"""The model service of the TCK, served once for all scenarios."""
+"""The model services of the TCK, served once for all scenarios."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.tck.action_model import ActionTckModel, ActionTwo
 from tests.tck.driver import Driver
 from tests.tck.model import Configured, TckModel, Two
+from tests.tck.value_entity_model import ValueConfigured, ValueTckModel, ValueTwo
 
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[Driver]:
-    driver = Driver(TckModel, Two, Configured)
+    driver = Driver(TckModel, Two, Configured, ValueTckModel, ValueTwo, ValueConfigured, ActionTckModel, ActionTwo)
     yield driver
     driver.close()
 
@@ -20,4 +22,4 @@ def driver(served: Driver) -> Iterator[Driver]:
     """The served model; no stream of a scenario is left open in it."""
     served.hooks.failures.clear()
     yield served
-    assert len(served.app._event_sourced.streams) == 0
+    assert served.open_streams == 0

@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 
 from stateside._speedups.h2 import Channel, Handler
-from stateside.proto import cloudstate, eventsourced, pack
+from stateside.proto import action, cloudstate, eventsourced, pack, valueentity
 from stateside.support import Hooks, Stateside
 
 TIMEOUT_SECONDS = 3.0
@@ -64,6 +64,19 @@ class Driver:
     def open(self) -> EntityStream:
         """A stream on which nothing was sent yet."""
         return EntityStream(self)
+
+    def open_value(self) -> ValueStream:
+        """A stream of a value entity on which nothing was sent yet."""
+        return ValueStream(self)
+
+    def open_action(self, rpc: str, service: str) -> ActionStream:
+        """A call of an action on which nothing was sent yet."""
+        return ActionStream(self, rpc, service)
+
+    @property
+    def open_streams(self) -> int:
+        """Entity streams and calls of actions that the user function has open."""
+        return sum(len(handler.streams) for handler in self.app._handlers)
 
     def close(self) -> None:
         self.channel.close()
@@ -161,6 +174,79 @@ class EntityStream(RawStream):
         """A stream-level Failure, and then the end of the stream."""
         assert self.next() == failure(description, command_id)
         self.expect_end()
+
+
+class ValueStream(RawStream):
+    """A stream of cloudstate.valueentity.ValueEntity/handle."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver, b"/cloudstate.valueentity.ValueEntity/handle")
+
+    def init(self, service: str, entity_id: str, stored: Any = None) -> ValueStream:
+        message = valueentity.ValueEntityStreamIn()
+        message.init.service_name = service
+        message.init.entity_id = entity_id
+        message.init.state.SetInParent()
+        if stored is not None:
+            message.init.state.value.CopyFrom(pack(stored))
+        self.send(message)
+        return self
+
+    def command(self, entity_id: str, command_id: int, name: str, payload: Any) -> ValueStream:
+        message = valueentity.ValueEntityStreamIn()
+        message.command.entity_id = entity_id
+        message.command.id = command_id
+        message.command.name = name
+        if payload is not None:
+            message.command.payload.CopyFrom(pack(payload))
+        self.send(message)
+        return self
+
+    def next(self) -> Any:
+        """The next ValueEntityStreamOut."""
+        return valueentity.ValueEntityStreamOut.FromString(self.receive())
+
+    def passivate(self) -> None:
+        """Half-close, as a proxy does with an idle entity: the user function completes, without another message."""
+        self.half_close()
+        self.expect_end()
+
+    def expect_failure(self, description: str, command_id: int = 0) -> None:
+        """A stream-level Failure, and then the end of the stream."""
+        assert self.next() == value_failure(description, command_id)
+        self.expect_end()
+
+
+class ActionStream(RawStream):
+    """A call of cloudstate.action.ActionProtocol."""
+
+    def __init__(self, driver: Driver, rpc: str, service: str) -> None:
+        super().__init__(driver, f"/cloudstate.action.ActionProtocol/{rpc}".encode())
+        self._service = service
+
+    def command(self, name: str, payload: Any = None, metadata: Any = None) -> ActionStream:
+        """The message that names the command; without payload where requests are streamed."""
+        message = action.ActionCommand(service_name=self._service, name=name, metadata=metadata)
+        if payload is not None:
+            message.payload.CopyFrom(pack(payload))
+        self.send(message)
+        return self
+
+    def request(self, payload: Any) -> ActionStream:
+        """A later message of a stream of requests."""
+        self.send(action.ActionCommand(payload=pack(payload)))
+        return self
+
+    def next(self) -> Any:
+        """The next ActionResponse."""
+        return action.ActionResponse.FromString(self.receive())
+
+
+def value_failure(description: str, command_id: int = 0) -> Any:
+    out = valueentity.ValueEntityStreamOut()
+    out.failure.command_id = command_id
+    out.failure.description = description
+    return out
 
 
 def failure(description: str, command_id: int = 0) -> Any:

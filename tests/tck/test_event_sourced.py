@@ -130,7 +130,7 @@ def reopened(driver: Driver) -> Iterator[Callable[..., Entity]]:
 def test_01_discovery(driver: Driver) -> None:
     spec = driver.discover()
     entities = {entity.service_name: entity for entity in spec.entities}
-    assert {entity.entity_type for entity in spec.entities} == {"cloudstate.eventsourced.EventSourced"}
+    assert entities[MODEL].entity_type == entities[TWO].entity_type == "cloudstate.eventsourced.EventSourced"
     assert entities[MODEL].persistence_id == "event-sourced-tck-model"
     configured = entities["cloudstate.tck.model.EventSourcedConfigured"]
     assert configured.persistence_id == "event-sourced-configured"

@@ -166,6 +166,20 @@ def test_a_summary_takes_any_value_and_stays_small() -> None:
     assert len(summary._windows[-1].counts) < 1600
 
 
+def test_figures_of_actions_are_shown_by_service() -> None:
+    metrics = Metrics()
+    mine, other = metrics.action("shop.Mail"), metrics.action("shop.Tax")
+    mine.calls += 2
+    mine.active_calls += 1
+    other.messages_out += 3
+    assert metrics.action("shop.Mail") is mine
+    shown = samples(metrics)
+    assert shown[("stateside_action_calls_total", "shop.Mail")] == 2
+    assert shown[("stateside_action_active_calls", "shop.Mail")] == 1
+    assert shown[("stateside_action_messages_out_total", "shop.Tax")] == 3
+    assert shown[("stateside_action_calls_total", "shop.Tax")] == 0
+
+
 def test_gauges_and_counters_are_read_at_each_scrape() -> None:
     metrics, level = Metrics(), [1]
     metrics.gauge("stateside_level", "A level.", lambda: level[0])

@@ -340,7 +340,7 @@ def test_a_subclass_has_to_be_declared_itself() -> None:
 
 def test_an_instance_instead_of_the_class() -> None:
     with pytest.raises(RegistrationError, match="is not a class"):
-        Stateside(ShoppingCart())  # type: ignore[arg-type]
+        Stateside(ShoppingCart())
 
 
 def test_handlers_are_inherited_and_may_be_overridden() -> None:

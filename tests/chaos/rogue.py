@@ -1,7 +1,8 @@
 """A user function that misbehaves on purpose: entities whose streams do all that the protocol forbids, beside some that
 behave.
 
-What a stream does is drawn from random numbers of its own, so a seed plays the same misdeeds again for the n-th stream.
+Misdeeds come from shuffled decks, so each is tried as often as any other; how they are done is drawn from random
+numbers of each stream. So a seed plays the same game again, as far as its clients ask in the same order.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -38,13 +39,14 @@ class RogueFunction(ValueFunction):
         super().__init__()
         self.seed = seed
         self.rude = self.honest = False
+        self.deck = shuffled_decks(random.Random(seed))
         self.done: Counter[str] = Counter()  # misdeeds by name
         self.behaviour = self._behave
 
     async def _behave(self, stream: EntityStream) -> None:
         chance = random.Random(f"{self.seed}/{stream.number}")
         reading = asyncio.create_task(stream.read_on())
-        rogue = Rogue(stream, chance, self.done)
+        rogue = Rogue(stream, chance, self.deck, self.done)
         try:
             if self.rude and chance.random() < EARLY_SHARE and not await rogue.misbehave(1):
                 return
@@ -59,6 +61,11 @@ class RogueFunction(ValueFunction):
             reading.cancel()
 
 
+def shuffled_decks(chance: random.Random) -> Iterator[Misdeed]:
+    while True:
+        yield from chance.sample(MISDEEDS, len(MISDEEDS))
+
+
 async def play_honestly(stream: EntityStream) -> None:
     """Whatever was stored: an answer to each command."""
     while (message := await stream.take()) is not None:
@@ -70,9 +77,12 @@ async def play_honestly(stream: EntityStream) -> None:
 class Rogue:
     """One stream that misbehaves. Each misdeed answers the command `number`, or not, and returns whether it goes on."""
 
-    def __init__(self, stream: EntityStream, chance: random.Random, done: Counter[str]) -> None:
+    def __init__(
+        self, stream: EntityStream, chance: random.Random, deck: Iterator[Misdeed], done: Counter[str]
+    ) -> None:
         self.stream = stream
         self.chance = chance
+        self.deck = deck
         self.done = done
         self.is_value = isinstance(stream, ValueStream)
         self.say: Any = values if self.is_value else messages  # both have the same answers
@@ -90,7 +100,7 @@ class Rogue:
             await asyncio.Event().wait()  # until the proxy resets the stream
 
     async def misbehave(self, number: int) -> bool:
-        misdeed = self.chance.choice(MISDEEDS)
+        misdeed = next(self.deck)
         self.done[misdeed.__name__] += 1
         return await misdeed(self, number)
 

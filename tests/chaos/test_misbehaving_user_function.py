@@ -32,7 +32,7 @@ CLIENTS_EACH = 2  # of each of those
 GOOD_EACH = 2
 # A command waits for at most one before it and for that one's stream to be gone; then it may pass max_hops entities, at
 # each of which others wait as well.
-ANSWER_LIMIT_S = 8.0
+ANSWER_LIMIT_S = 5.0
 GOOD_LIMIT_S = 3.0
 CLIENT_PATIENCE_S = 30.0  # never reached: the proxy has to answer before
 MEMORY_GROWTH_BYTES = 48 << 20

@@ -341,7 +341,7 @@ class EntityStream:
 
 
 def _unfold(context: Context, answer: Answer) -> tuple[Any, bytes | None]:
-    """Reply message and metadata of an answer; its forward and effects go into the context. Raises Fail if it is one."""
+    """Reply message and metadata of an answer; its forward and effects go into the context. Raises Fail for a Failure."""
     if isinstance(answer, Failure):
         raise Fail(answer.description)
     for effect in getattr(answer, "effects", ()):

@@ -341,7 +341,7 @@ class EntityStream:
 
 
 def _unfold(context: Context, answer: Answer) -> tuple[Any, bytes | None]:
-    """Reply message and metadata of an answer; its forward and effects go into the context. Raises Fail for a Failure."""
+    """Reply message and metadata of an answer; its forward and effects go into the context. A Failure raises Fail."""
     if isinstance(answer, Failure):
         raise Fail(answer.description)
     for effect in getattr(answer, "effects", ()):

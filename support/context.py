@@ -30,6 +30,7 @@ class Context:
     """Context of one command. It dies with the command: any later call raises ContextError."""
 
     __slots__ = (
+        "_broken",
         "_closed",
         "_effects",
         "_failure",
@@ -56,6 +57,7 @@ class Context:
         self._forward: bytes | None = None
         self._failure: str | None = None
         self._closed = False
+        self._broken: Exception | None = None  # what could not be stored: the command fails even if that is caught
 
     @property
     def metadata(self) -> Metadata:

@@ -277,14 +277,16 @@ class EntityStream:
         """Answer a command whose handler returned `result` or raised `error`."""
         context._closed = True
         try:
-            if isinstance(error, Fail) or (error is None and context._failure is not None):
+            if error is None and context._failure is None and context._broken is None:
+                self._send(self._answer(handler, context, result))
+            elif isinstance(error, Fail) or (error is None and context._failure is not None):
                 self._refuse(context, context._failure if context._failure is not None else str(error))
             elif error is not None:
                 raise error
-            elif type(result) is Failure:
-                self._refuse(context, result.description)
-            else:
-                self._send(self._answer(handler, context, result))
+            elif context._broken is not None:
+                raise context._broken
+        except Fail as refused:
+            self._refuse(context, refused.description)
         except EntityFailure as failure:
             self._fail(EntityFailure(failure.description, context.command_id), failure, context.command_name)
         except Exception as raised:
@@ -339,7 +341,9 @@ class EntityStream:
 
 
 def _unfold(context: Context, answer: Answer) -> tuple[Any, bytes | None]:
-    """Reply message and metadata of an answer; its forward and effects go into the context."""
+    """Reply message and metadata of an answer; its forward and effects go into the context. A Failure raises Fail."""
+    if isinstance(answer, Failure):
+        raise Fail(answer.description)
     for effect in getattr(answer, "effects", ()):
         context._add_effect(effect.call, effect.synchronous)
     if isinstance(answer, Reply):

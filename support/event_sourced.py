@@ -87,7 +87,7 @@ class Recorder(Protocol):
 class EventSourcedContext(Context):
     """Context of a command to an event sourced entity."""
 
-    __slots__ = ("_before", "_broken", "_events", "_recorder")
+    __slots__ = ("_before", "_events", "_recorder")
 
     def __init__(
         self,
@@ -102,7 +102,6 @@ class EventSourcedContext(Context):
         self._recorder = recorder
         self._before = recorder.sequence
         self._events: list[bytes] = []
-        self._broken: Exception | None = None
 
     @property
     def sequence(self) -> int:

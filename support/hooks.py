@@ -40,11 +40,13 @@ class Hooks:
         logger.error("error reported by the proxy: %s", message)
 
     def command_failed(self, service: str, entity_id: str, command: str, description: str) -> None:
-        """A command handler refused a command by `fail`."""
+        """A command handler refused a command by `fail`. `entity_id` is empty for actions."""
         logger.debug("%s %r: command %s failed: %s", service, entity_id, command, description)
 
     def stream_failed(self, service: str, entity_id: str, command: str, description: str, error: Exception) -> None:
-        """The stream of an entity instance ended with a Failure: an exception in a handler, or a protocol error."""
+        """The stream of an entity instance, or the call of an action (`entity_id` is empty), ended with a Failure: an
+        exception in a handler, or a protocol error.
+        """
         logger.error(
             "%s %r: %s%s", service, entity_id, f"command {command}: " if command else "", description, exc_info=error
         )

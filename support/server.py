@@ -14,7 +14,6 @@ import uvloop
 
 from stateside._speedups.h2 import Handler, Limits, Server
 
-from .action import Action
 from .action_calls import Actions
 from .action_model import ActionType
 from .discovery import (
@@ -25,15 +24,14 @@ from .discovery import (
     distribution_version,
     entity_spec,
 )
-from .entity import ENTITY_ATTRIBUTE
-from .entity_model import EntityType, declaration_of
+from .entity_model import EntityType
 from .errors import RegistrationError
 from .event_sourced_model import EventSourcedType
 from .event_sourced_stream import EventSourcedHandler
 from .hooks import Hooks
+from .registration import read
 from .reload import start_again, until_changed
 from .serialization import MESSAGE_PREFIX
-from .value_entity import ValueEntity
 from .value_entity_model import ValueEntityType
 from .value_entity_stream import ValueEntityHandler
 
@@ -80,7 +78,7 @@ class Stateside:
         """Add an entity class, an action class or an instance of one. Raises RegistrationError naming the class, the
         handler and what is allowed.
         """
-        compiled = self._compile(entity)
+        compiled = read(entity, type_url_prefix=self._type_url_prefix)
         self._check_free(compiled)
         self._types.append(compiled)
         self._services.add(compiled.service_name)
@@ -93,18 +91,6 @@ class Stateside:
                 self._actions.types[compiled.service_name] = compiled
         self._hooks.registered(compiled.label, compiled.unhandled())
         return self
-
-    def _compile(self, entity: Any) -> EntityType | ActionType:
-        """What the class was read into."""
-        if isinstance(vars(type(entity)).get(ENTITY_ATTRIBUTE), Action):
-            return ActionType(entity)
-        match declaration_of(entity):
-            case ValueEntity():
-                return ValueEntityType(entity, type_url_prefix=self._type_url_prefix)
-            case Action():
-                return ActionType(entity)
-            case _:
-                return EventSourcedType(entity, type_url_prefix=self._type_url_prefix)
 
     def _check_free(self, compiled: EntityType | ActionType) -> None:
         if compiled.service_name in self._services:

@@ -27,15 +27,13 @@ from .action_calls import Actions
 from .action_model import ActionType, Shape
 from .answers import Effect
 from .calls import SERVICE_ATTRIBUTE, ServiceCall, find_method
-from .entity import ENTITY_ATTRIBUTE
-from .entity_model import declaration_of
 from .entity_stream import EntityHandler, EntityStream
 from .errors import EntityFailure
 from .event_sourced_model import EventSourcedType
 from .event_sourced_stream import EventSourcedHandler
 from .metadata import EMPTY_METADATA, Metadata
+from .registration import read
 from .testkit_calls import KitCall, KitHooks
-from .value_entity import ValueEntity
 from .value_entity_model import ValueEntityType
 from .value_entity_stream import ValueEntityHandler
 
@@ -90,7 +88,7 @@ class TestKit:
     __test__ = False  # pytest collects classes called Test*
 
     def __init__(self, entity: Any, *, targets: Iterable[type | ServiceDescriptor] = ()) -> None:
-        self.type = _compile(entity)
+        self.type = read(entity)
         self.targets: dict[str, Any] = {}
         for target in [entity, *targets]:
             descriptor: Any = getattr(target, SERVICE_ATTRIBUTE, target)
@@ -179,16 +177,6 @@ class TestKit:
         return ServiceCall(
             call.service_name, call.command_name, message, Metadata.parse(call.metadata.SerializeToString())
         )
-
-
-def _compile(entity: Any) -> EventSourcedType | ValueEntityType | ActionType:
-    cls = entity if isinstance(entity, type) else type(entity)
-    if vars(cls).get(ENTITY_ATTRIBUTE) is not None and entity is not cls:
-        return ActionType(entity)
-    declaration = declaration_of(entity)
-    if declaration.entity_type.endswith(".ActionProtocol"):
-        return ActionType(entity)
-    return ValueEntityType(entity) if isinstance(declaration, ValueEntity) else EventSourcedType(entity)
 
 
 class TestAction:

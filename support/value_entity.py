@@ -88,7 +88,12 @@ class ValueEntityContext(Context, Generic[S]):
         self._check_open()
         if value is None:
             raise ContextError(f"{self.command_name}: update takes a value, not None; to remove it call delete()")
-        self._change(self._codec.encode(value))
+        try:
+            encoded = self._codec.encode(value)
+        except Exception as error:
+            self._broken = error
+            raise
+        self._change(encoded)
 
     def delete(self) -> None:
         """Store no value any more. The entity goes on without one."""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from stateside.proto import pack, valueentity
-from stateside.support import Failure, Forward, NoReply, Reply, Service, ValueEntity, ValueEntityContext, command
+from stateside.support import (
+    Failure,
+    Forward,
+    NoReply,
+    Reply,
+    SerializationError,
+    Service,
+    ValueEntity,
+    ValueEntityContext,
+    command,
+)
 from tests.protos.tck.valueentity_pb2 import DESCRIPTOR, Fail, Persisted, Request, RequestAction, Response, Update
 from tests.tck.driver import Driver, ValueStream, value_failure
 from tests.tck.value_entity_model import ValueTckModel
@@ -38,7 +49,9 @@ class Broken:
             case "none":
                 ctx.update(None)  # type: ignore[arg-type]
             case "unstorable":
-                ctx.update(object())  # type: ignore[arg-type]
+                with contextlib.suppress(SerializationError):
+                    ctx.update(object())  # type: ignore[arg-type]
+                return Response()
             case "both":
                 ctx.forward(CALLS.call("Call", request))
                 return Response()
@@ -124,7 +137,7 @@ def test_exception_in_a_command_handler(driver: Driver, what: str, description: 
     assert driver.hooks.failures[0][0] == f"Value entity unexpected failure: {description}"
 
 
-def test_a_value_that_cannot_be_stored(driver: Driver) -> None:
+def test_a_value_that_cannot_be_stored_fails_the_command_even_if_that_is_caught(driver: Driver) -> None:
     stream = driver.open_value().init(BROKEN, "e").command("e", 3, "Call", Request(id="unstorable"))
     failure = stream.next().failure
     assert failure.description.startswith("Value entity unexpected failure: Cannot store a object")

@@ -15,7 +15,7 @@ import uvloop
 
 from stateside._speedups.h2 import Handler, Limits, Server, ServerCall
 from stateside.bench.messages import ECHO_SERVICE, echo_spec
-from stateside.bench.native import DirectEcho, EntityEcho
+from stateside.bench.native import ActionEcho, DirectEcho, EndlessAction, EntityEcho, ValueEcho
 
 MAX_CONCURRENT_STREAMS = 10_000
 DAY_MS = 24 * 3600 * 1000
@@ -53,17 +53,29 @@ async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> Non
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    entities, direct, reports = EntityEcho(), DirectEcho(), ReportError()
+    entities, values, direct, reports = EntityEcho(), ValueEcho(), DirectEcho(), ReportError()
+    unary, endless = ActionEcho(), EndlessAction()
     handlers: dict[bytes, Handler] = {
         b"/cloudstate.EntityDiscovery/discover": Discover(echo_spec(passivation_timeout_ms)),
         b"/cloudstate.EntityDiscovery/reportError": reports,
         b"/cloudstate.eventsourced.EventSourced/handle": entities,
+        b"/cloudstate.valueentity.ValueEntity/handle": values,
+        b"/cloudstate.action.ActionProtocol/handleUnary": unary,
+        b"/cloudstate.action.ActionProtocol/handleStreamedOut": endless,
         f"/{ECHO_SERVICE}/Direct".encode(): direct,
     }
     server = Server(loop, handlers.get, limits=Limits(announced_streams=max_streams))
 
     def say_counts() -> None:
-        print(json.dumps(counted(entities, direct, reports, server)), flush=True)
+        counts = counted(entities, values) | {
+            "direct": direct.calls,
+            "actions": unary.calls,
+            "streamed": endless.sent,
+            "reports": reports.reports,
+            "connections": server.connections,
+            "streams": server.streams,
+        }
+        print(json.dumps(counts), flush=True)
 
     loop.add_signal_handler(signal.SIGUSR1, say_counts)
     print(json.dumps({"port": await server.listen_tcp("127.0.0.1", port)}), flush=True)
@@ -72,22 +84,13 @@ async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> Non
     await server.close()
 
 
-def counted(entities: EntityEcho, direct: DirectEcho, reports: ReportError, server: Server) -> dict[str, Any]:
-    names = (
-        "inits",
-        "replayed",
-        "commands",
-        "emitted",
-        "violations",
-        "last_violation",
-        "first_replayed_ns",
-        "last_replayed_ns",
-    )
+def counted(entities: EntityEcho, values: ValueEcho) -> dict[str, Any]:
+    """What the entities saw; the violations of both kinds are counted together."""
+    names = ("inits", "replayed", "commands", "emitted", "first_replayed_ns", "last_replayed_ns")
     return {name: getattr(entities, name) for name in names} | {
-        "direct": direct.calls,
-        "reports": reports.reports,
-        "connections": server.connections,
-        "streams": server.streams,
+        "updates": values.updates,
+        "violations": entities.violations + values.violations,
+        "last_violation": entities.last_violation or values.last_violation,
     }
 
 

@@ -1,6 +1,7 @@
 """`python -m stateside.bench.load`: the load generator as a process; one JSON object on stdout.
 
-A closed loop of calls, for some seconds after a warm-up or for a number of calls. The CPU seconds of other processes
+A closed loop of calls, for some seconds after a warm-up or for a number of calls; or, with `--work endless`, streams
+that are read for some seconds, where what is counted is messages. The CPU seconds of other processes
 (`--watch`) are taken at the very beginning and end of what is counted.
 """
 
@@ -15,8 +16,8 @@ from typing import Any
 import uvloop
 
 from stateside._speedups.h2 import Channel, Limits
-from stateside.bench.messages import WORKS
-from stateside.bench.native import Load
+from stateside.bench.messages import ENDLESS, WORKS, echo_message
+from stateside.bench.native import Load, StreamLoad
 from stateside.bench.usage import cpu_seconds
 
 LAST_ANSWERS_TIMEOUT = 30.0
@@ -26,15 +27,13 @@ QUANTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     """Result: calls, seconds, calls_per_s, latencies in microseconds, failed, problems, cpu (seconds by name)."""
     loop = asyncio.get_running_loop()
-    requests = WORKS[options.work](options.entities)
     channels = [
         await Channel.connect(loop, "127.0.0.1", options.port, limits=Limits()) for _ in range(options.connections)
     ]
     done = asyncio.Event()
-    load = Load(requests, done.set)
     watched = {"load": os.getpid()} | options.watch
     begun, cpu = monotonic(), cpu_of(watched)
-    load.start(channels, options.in_flight, options.count)
+    load = begin(options, channels, done)
     if options.count < 0:
         await asyncio.sleep(options.warmup)
         load.clear()
@@ -49,6 +48,17 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
     return result | {"failed": load.failed, "problems": load.problems}
 
 
+def begin(options: argparse.Namespace, channels: list[Channel], done: asyncio.Event) -> Load | StreamLoad:
+    """Calls or streams, under way."""
+    if options.work == "endless":
+        streams = StreamLoad(ENDLESS, echo_message("endless"), done.set)
+        streams.start(channels, options.in_flight)
+        return streams
+    load = Load(WORKS[options.work](options.entities), done.set)
+    load.start(channels, options.in_flight, options.count)
+    return load
+
+
 async def first_of(done: asyncio.Event, seconds: float) -> None:
     """Until the load has ended by itself, or so long."""
     try:
@@ -57,7 +67,7 @@ async def first_of(done: asyncio.Event, seconds: float) -> None:
         return
 
 
-def describe(load: Load, seconds: float) -> dict[str, Any]:
+def describe(load: Load | StreamLoad, seconds: float) -> dict[str, Any]:
     histogram = load.histogram
     return {
         "calls": load.completed,
@@ -81,7 +91,7 @@ def watched_process(text: str) -> tuple[str, int]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="stateside.bench.load", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--work", choices=sorted(WORKS), required=True)
+    parser.add_argument("--work", choices=[*sorted(WORKS), "endless"], required=True)
     parser.add_argument("--entities", type=int, default=64)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--in-flight", type=int, default=16, help="calls at once on each connection")

@@ -11,6 +11,14 @@ from typing import Any
 ECHO_DESCRIPTORS = Path(__file__).parent / "echo.binpb"
 ECHO_SERVICE = "bench.Echo"
 CART_SERVICE = "com.example.shoppingcart.ShoppingCart"
+ACTION_SERVICE = "bench.Action"
+VALUE_SERVICE = "bench.Value"
+STATEFUL = [
+    ("eventsourced.EventSourced", ECHO_SERVICE, "bench-echo"),
+    ("eventsourced.EventSourced", "bench.Other", "bench-other"),
+    ("valueentity.ValueEntity", VALUE_SERVICE, "bench-value"),
+]
+ENDLESS = f"/{ACTION_SERVICE}/Endless".encode()
 MESSAGE_SIZE = 97
 
 Requests = list[tuple[bytes, bytes, bytes | None]]
@@ -20,24 +28,27 @@ def echo_spec(passivation_timeout_ms: int) -> bytes:
     """The EntitySpec of the echo user function."""
     from stateside.proto import cloudstate
 
-    entity = cloudstate.Entity(
-        entity_type="cloudstate.eventsourced.EventSourced", service_name=ECHO_SERVICE, persistence_id="bench-echo"
-    )
-    entity.passivation_strategy.timeout.timeout = passivation_timeout_ms
+    entities = [cloudstate.Entity(entity_type="cloudstate.action.ActionProtocol", service_name=ACTION_SERVICE)]
+    for entity_type, service, persistence_id in STATEFUL:
+        entity = cloudstate.Entity(
+            entity_type=f"cloudstate.{entity_type}", service_name=service, persistence_id=persistence_id
+        )
+        entity.passivation_strategy.timeout.timeout = passivation_timeout_ms
+        entities.append(entity)
     info = cloudstate.ServiceInfo(
         service_name="bench-echo",
         support_library_name="stateside-bench",
         protocol_major_version=0,
         protocol_minor_version=2,
     )
-    spec = cloudstate.EntitySpec(proto=ECHO_DESCRIPTORS.read_bytes(), entities=[entity], service_info=info)
+    spec = cloudstate.EntitySpec(proto=ECHO_DESCRIPTORS.read_bytes(), entities=entities, service_info=info)
     serialized: bytes = spec.SerializeToString()
     return serialized
 
 
-def echo_requests(method: str, entities: int) -> Requests:
+def echo_requests(method: str, entities: int, service: str = ECHO_SERVICE) -> Requests:
     """One command per entity; the answer has to be the command."""
-    path = f"/{ECHO_SERVICE}/{method}".encode()
+    path = f"/{service}/{method}".encode()
     messages = [echo_message(f"entity-{number:06}") for number in range(entities)]
     return [(path, message, message) for message in messages]
 
@@ -68,6 +79,9 @@ WORKS = {
     "read": lambda entities: echo_requests("Read", entities),
     "write": lambda entities: echo_requests("Write", entities),
     "fill": lambda entities: echo_requests("Fill", entities),
+    "forward": lambda entities: echo_requests("Forward", entities),
+    "value": lambda entities: echo_requests("Write", entities, VALUE_SERVICE),
+    "action": lambda entities: echo_requests("Unary", entities, ACTION_SERVICE),
     "cart": cart_requests,
 }
 

@@ -33,6 +33,29 @@ cdef class EntityEcho(Handler):
     cdef int violated(self, Call call, str rule) except -1
 
 
+cdef class ValueStream:
+    cdef int64_t updates
+    cdef bint begun
+
+
+cdef class ValueEcho(Handler):
+    cdef readonly int64_t inits, commands, updates, violations
+    cdef readonly str last_violation
+
+    cdef int begin(self, ValueStream stream, const uint8_t* p, const uint8_t* end) except -1
+    cdef int answer(self, Call call, ValueStream stream, const uint8_t* p, const uint8_t* end) except -1
+
+
+cdef class ActionEcho(Handler):
+    cdef readonly int64_t calls
+
+
+cdef class EndlessAction(Handler):
+    cdef readonly int64_t calls, sent, open
+
+    cdef int fill(self, Call call) except -1
+
+
 cdef class DirectEcho(Handler):
     cdef readonly int64_t calls
 
@@ -68,3 +91,22 @@ cdef class Slot(Handler):
     cdef bint wrong
 
     cdef int begin(self) except -1
+
+
+cdef class StreamLoad:
+    cdef readonly Histogram histogram
+    cdef readonly int64_t completed, failed, in_flight
+    cdef readonly list problems
+    cdef bytes path, message
+    cdef list slots
+    cdef bint stopping
+    cdef object on_done
+
+    cdef int ended(self, str problem) except -1
+
+
+cdef class StreamSlot(Handler):
+    cdef StreamLoad load
+    cdef ClientCall call
+    cdef uint64_t received
+    cdef bint wrong

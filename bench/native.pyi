@@ -9,7 +9,8 @@ FILL_EVENTS: int
 
 class EntityEcho(Handler):
     """Handler of `/cloudstate.eventsourced.EventSourced/handle`: answers a command with its own payload. A command
-    named `Write` emits one event of 100 bytes, `Fill` emits FILL_EVENTS of them, all others none."""
+    named `Write` emits one event of 100 bytes, `Fill` emits FILL_EVENTS of them, all others none. `Forward` is answered
+    by a forward of the payload to bench.Other/Read."""
 
     inits: int
     replayed: int
@@ -24,6 +25,31 @@ class EntityEcho(Handler):
     first_replayed_ns: int
     last_replayed_ns: int
     """CLOCK_MONOTONIC of the first and last event received."""
+
+class ValueEcho(Handler):
+    """Handler of `/cloudstate.valueentity.ValueEntity/handle`: answers a command with its own payload, and replaces
+    the value by one of 100 bytes that holds how often this was done."""
+
+    inits: int
+    commands: int
+    updates: int
+    violations: int
+    """Messages that the protocol does not allow, or a state that was never stored."""
+    last_violation: str
+
+class ActionEcho(Handler):
+    """Handler of `/cloudstate.action.ActionProtocol/handleUnary`: answers with the payload of the command."""
+
+    calls: int
+
+class EndlessAction(Handler):
+    """Handler of `/cloudstate.action.ActionProtocol/handleStreamedOut`: messages of 100 bytes, numbered from 1, as
+    fast as they are taken, until the call is cancelled."""
+
+    calls: int
+    sent: int
+    open: int
+    """Calls not yet cancelled."""
 
 class DirectEcho(Handler):
     """A unary method that answers with its request."""
@@ -61,3 +87,21 @@ class Load:
         """The warm-up is over: forget what was recorded."""
     def stop(self) -> None:
         """Begin no more calls."""
+
+class StreamLoad:
+    """Reads endless streams of numbered messages (bench.Written), all at once. It has the face of a `Load`, but counts
+    messages and has no latencies. `on_done()` is called when the last stream has ended, after `stop` or by itself.
+    """
+
+    histogram: Histogram
+    """Empty."""
+    completed: int
+    """Messages that came in order."""
+    failed: int
+    """Streams that lost messages or ended by themselves."""
+    in_flight: int
+    problems: list[str]
+    def __init__(self, path: bytes, message: bytes, on_done: Callable[[], None]) -> None: ...
+    def start(self, channels: list[Channel], in_flight: int) -> None: ...
+    def clear(self) -> None: ...
+    def stop(self) -> None: ...

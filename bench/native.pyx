@@ -1,9 +1,10 @@
 """The two ends of a measurement, compiled, so that what is measured is what stands between them.
 
 `EntityEcho` is a user function for event sourced entities: it answers each command with the command's own payload and,
-if the method says so, emits events. `Load` is a closed loop of calls: N connections with M calls in flight each, every
-answer checked, every latency kept in a histogram. Both are handlers of the project's own transport; no Python code runs
-for a call.
+if the method says so, emits events; `ValueEcho` and `ActionEcho` are its like for the other entity types, and
+`EndlessAction` streams. `Load` is a closed loop of calls: N connections with M calls in flight each, every answer
+checked, every latency kept in a histogram; `StreamLoad` reads streams. All are handlers of the project's own transport;
+no Python code runs for a call or a streamed message.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -36,6 +37,8 @@ cdef extern from *:
 cdef enum:
     PROBLEMS_KEPT = 5
     PROBLEMS_ALLOWED = 1000
+    INVALID_ARGUMENT = 3
+    CANCELLED = 1
 
 FILL_EVENTS = 1000
 cdef int64_t fill_events = FILL_EVENTS
@@ -68,7 +71,15 @@ cdef enum:
     WRITTEN_NUMBER = 1 << 3 | I64
     EVENT_BODY_SIZE = 89  # makes a Written of 100 bytes
 
+    # ValueEntityStreamIn
+    VALUE_IN_INIT = 1 << 3 | LEN
+    VALUE_IN_COMMAND = 2 << 3 | LEN
+    # ValueEntityInit
+    INIT_STATE = 3 << 3 | LEN
+
 cdef bytes EVENT_TYPE_URL = b"type.googleapis.com/bench.Written"
+cdef bytes FORWARD_SERVICE = b"bench.Other"
+cdef bytes FORWARD_COMMAND = b"Read"
 cdef Py_ssize_t WRITTEN_SIZE = 9 + field_size(EVENT_BODY_SIZE)
 cdef Py_ssize_t EVENT_SIZE = field_size(PyBytes_GET_SIZE(EVENT_TYPE_URL)) + field_size(WRITTEN_SIZE)
 
@@ -130,12 +141,16 @@ cdef class EntityEcho(Handler):
     cdef int answer(self, Call call, EntityStream stream, const uint8_t* p, const uint8_t* end) except -1:
         cdef Command command
         cdef int64_t events = 0
-        if not scan_command(p, end, &command):
+        if not scan_command(p, end, &command) or command.id <= 0:
             self.violated(call, "a command has an id, a name and a payload")
             return 0
         if not stream.begun:
             self.violated(call, "init comes first and once")
         stream.commanded = True
+        if is_text(&command.name, b"Forward", 7):
+            self.commands += 1
+            call.send(write_forward(&command))
+            return 0
         if is_text(&command.name, b"Write", 5):
             events = 1
         elif is_text(&command.name, b"Fill", 4):
@@ -180,6 +195,7 @@ cdef bint scan_event(const uint8_t* p, const uint8_t* end, int64_t* sequence, ui
 
 
 cdef bint scan_command(const uint8_t* p, const uint8_t* end, Command* command) noexcept nogil:
+    """A Command, or an ActionCommand, which has the same fields where we look, but no id."""
     cdef Reader reader
     cdef Field field
     memset(command, 0, sizeof(Command))
@@ -197,7 +213,7 @@ cdef bint scan_command(const uint8_t* p, const uint8_t* end, Command* command) n
         elif field.tag == COMMAND_PAYLOAD:
             if not scan_any(field.data, field.data + field.size, &command.type_url, &command.value):
                 return False
-    return command.id > 0 and command.name.size > 0 and command.type_url.size > 0
+    return command.name.size > 0 and command.type_url.size > 0
 
 
 cdef bint scan_any(const uint8_t* p, const uint8_t* end, Slice* type_url, Slice* value) noexcept nogil:
@@ -231,17 +247,42 @@ cdef bytes write_reply(Command* command, int64_t first_sequence, int64_t events)
     p = put_int64(p, 1, command.id)
     p = put_length(p, 2, action)  # .client_action
     p = put_length(p, 1, reply)  # .reply
-    p = put_length(p, 1, payload)  # .payload
-    p = put_text(p, 1, command.type_url.data, command.type_url.size)
-    p = put_text(p, 2, command.value.data, command.value.size)
+    p = put_payload(p, 1, payload, command)  # .payload
     for i in range(events):
-        p = put_event(p, first_sequence + i)
+        p = put_written(p, 4, first_sequence + i)  # .events
     return message
 
 
-cdef uint8_t* put_event(uint8_t* p, int64_t sequence) noexcept:
-    """EventSourcedReply.events: an Any with a bench.Written."""
-    p = put_length(p, 4, EVENT_SIZE)
+cdef bytes write_forward(Command* command):
+    """EventSourcedStreamOut{reply}: the command's payload, to be taken by the other service."""
+    cdef Py_ssize_t payload = text_size(command.type_url.size) + text_size(command.value.size)
+    cdef Py_ssize_t service = PyBytes_GET_SIZE(FORWARD_SERVICE)
+    cdef Py_ssize_t name = PyBytes_GET_SIZE(FORWARD_COMMAND)
+    cdef Py_ssize_t forward = field_size(service) + field_size(name) + field_size(payload)
+    cdef Py_ssize_t action = field_size(forward)
+    cdef Py_ssize_t whole = int64_size(command.id) + field_size(action)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, field_size(whole))
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(message)
+    p = put_length(p, 1, whole)  # EventSourcedStreamOut.reply
+    p = put_int64(p, 1, command.id)
+    p = put_length(p, 2, action)  # .client_action
+    p = put_length(p, 2, forward)  # .forward
+    p = put_text(p, 1, PyBytes_AS_STRING(FORWARD_SERVICE), service)
+    p = put_text(p, 2, PyBytes_AS_STRING(FORWARD_COMMAND), name)
+    put_payload(p, 3, payload, command)
+    return message
+
+
+cdef uint8_t* put_payload(uint8_t* p, uint8_t number, Py_ssize_t size, Command* command) noexcept:
+    """An Any: what the command carries."""
+    p = put_length(p, number, size)
+    p = put_text(p, 1, command.type_url.data, command.type_url.size)
+    return put_text(p, 2, command.value.data, command.value.size)
+
+
+cdef uint8_t* put_written(uint8_t* p, uint8_t field_number, int64_t sequence) noexcept:
+    """An Any with a bench.Written."""
+    p = put_length(p, field_number, EVENT_SIZE)
     p = put_text(p, 1, PyBytes_AS_STRING(EVENT_TYPE_URL), PyBytes_GET_SIZE(EVENT_TYPE_URL))
     p = put_length(p, 2, WRITTEN_SIZE)
     p[0] = WRITTEN_NUMBER
@@ -249,6 +290,175 @@ cdef uint8_t* put_event(uint8_t* p, int64_t sequence) noexcept:
     p = put_length(p + 9, 2, EVENT_BODY_SIZE)
     memset(p, <int>(sequence & 0x7F), EVENT_BODY_SIZE)
     return p + EVENT_BODY_SIZE
+
+
+# --- echoes of value entities and actions ----------------------------------------------------------------------------
+
+cdef class ValueStream:
+    """What the user function remembers of one value entity: how often its value was replaced."""
+
+
+cdef class ValueEcho(Handler):
+    """All value entity streams; each has a ValueStream as its context."""
+
+    def __cinit__(self):
+        self.last_violation = ""
+
+    cpdef object on_open(self, ServerCall call):
+        call.context = ValueStream()
+
+    cpdef object on_message(self, Call call, bytes message):
+        cdef Reader reader
+        cdef Field field
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(message)
+        cdef const uint8_t* end = p + PyBytes_GET_SIZE(message)
+        cdef ValueStream stream = <ValueStream>call.context
+        cdef bint kept = False
+        reader.start = p
+        reader.groups = False
+        if p != end and read_field(&reader, p, end, &field) == end:
+            if field.tag == VALUE_IN_COMMAND:
+                kept = self.answer(call, stream, field.data, field.data + field.size)
+            elif field.tag == VALUE_IN_INIT:
+                kept = self.begin(stream, field.data, field.data + field.size)
+        if not kept:
+            self.violations += 1
+            self.last_violation = "init comes first and once, with the value last stored, then commands"
+
+    cpdef object on_half_close(self, ServerCall call):
+        call.finish()
+
+    cdef int begin(self, ValueStream stream, const uint8_t* p, const uint8_t* end) except -1:
+        """0 when this is not the first init, or has a value that was never stored."""
+        cdef uint64_t number = 0
+        self.inits += 1
+        if stream.begun or not scan_state(p, end, &number):
+            return 0
+        stream.begun = True
+        stream.updates = <int64_t>number
+        return 1
+
+    cdef int answer(self, Call call, ValueStream stream, const uint8_t* p, const uint8_t* end) except -1:
+        cdef Command command
+        if not stream.begun or not scan_command(p, end, &command) or command.id <= 0:
+            return 0
+        self.commands += 1
+        stream.updates += 1
+        self.updates += 1
+        call.send(write_update(&command, stream.updates))
+        return 1
+
+
+cdef bint scan_state(const uint8_t* p, const uint8_t* end, uint64_t* number) noexcept nogil:
+    """The number of the Written in a ValueEntityInit's state; 0 where there is none yet."""
+    cdef Reader reader
+    cdef Field field
+    cdef Slice type_url, value
+    value.data = NULL
+    value.size = 0
+    reader.start = p
+    reader.groups = False
+    while p < end:
+        p = read_field(&reader, p, end, &field)
+        if p == NULL:
+            return False
+        if field.tag == INIT_STATE and field.size > 0:
+            if read_field(&reader, field.data, field.data + field.size, &field) == NULL:  # ValueEntityInitState.value
+                return False
+            if not scan_any(field.data, field.data + field.size, &type_url, &value) or value.size != WRITTEN_SIZE:
+                return False
+            if read_field(&reader, value.data, value.data + value.size, &field) == NULL:
+                return False
+            number[0] = field.value
+    return True
+
+
+cdef bytes write_update(Command* command, int64_t updates):
+    """ValueEntityStreamOut{reply}: the command's payload back, and the value replaced."""
+    cdef Py_ssize_t payload = text_size(command.type_url.size) + text_size(command.value.size)
+    cdef Py_ssize_t reply = field_size(payload)
+    cdef Py_ssize_t action = field_size(reply)
+    cdef Py_ssize_t update = field_size(EVENT_SIZE)
+    cdef Py_ssize_t state_action = field_size(update)
+    cdef Py_ssize_t whole = int64_size(command.id) + field_size(action) + field_size(state_action)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, field_size(whole))
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(message)
+    p = put_length(p, 1, whole)  # ValueEntityStreamOut.reply
+    p = put_int64(p, 1, command.id)
+    p = put_length(p, 2, action)  # .client_action
+    p = put_length(p, 1, reply)  # .reply
+    p = put_payload(p, 1, payload, command)  # .payload
+    p = put_length(p, 4, state_action)  # .state_action
+    p = put_length(p, 1, update)  # .update
+    put_written(p, 1, updates)  # .value
+    return message
+
+
+cdef class ActionEcho(Handler):
+    """`handleUnary`: answers with the payload of the command."""
+
+    def __cinit__(self):
+        self.unary = True
+
+    cpdef object on_request(self, ServerCall call, bytes message):
+        cdef Command command
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(message)
+        if not scan_command(p, p + PyBytes_GET_SIZE(message), &command):
+            call.fail(INVALID_ARGUMENT, "a command has a name and a payload")
+            return
+        self.calls += 1
+        call.reply(write_response(&command))
+
+
+cdef bytes write_response(Command* command):
+    """ActionResponse{reply}: the command's payload back."""
+    cdef Py_ssize_t payload = text_size(command.type_url.size) + text_size(command.value.size)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, field_size(field_size(payload)))
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(message)
+    p = put_length(p, 2, field_size(payload))  # ActionResponse.reply
+    put_payload(p, 1, payload, command)  # .payload
+    return message
+
+
+cdef class EndlessAction(Handler):
+    """`handleStreamedOut`: numbered messages as long as somebody takes them. A call's context is the last number."""
+
+    def __cinit__(self):
+        self.unary = True
+
+    cpdef object on_request(self, ServerCall call, bytes message):
+        self.calls += 1
+        self.open += 1
+        call.context = 0
+        self.fill(call)
+
+    cpdef object on_drain(self, Call call):
+        self.fill(call)
+
+    cpdef object on_cancel(self, ServerCall call, int status):
+        self.open -= 1
+
+    cdef int fill(self, Call call) except -1:
+        """Send until the queue is full."""
+        cdef int64_t number = call.context
+        cdef int64_t before = number
+        cdef bint takes_more = True
+        while takes_more and not call.ended:
+            number += 1
+            takes_more = call.send(write_item(number))
+        call.context = number
+        self.sent += number - before
+        return 0
+
+
+cdef bytes write_item(int64_t number):
+    """ActionResponse{reply} with a bench.Written."""
+    cdef Py_ssize_t reply = field_size(EVENT_SIZE)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, field_size(reply))
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(message)
+    p = put_length(p, 2, reply)  # ActionResponse.reply
+    put_written(p, 1, number)  # .payload
+    return message
 
 
 cdef class DirectEcho(Handler):
@@ -401,3 +611,68 @@ cdef class Slot(Handler):
 
     cpdef object on_end(self, ClientCall call, int status, str message):
         self.load.ended(self, status, message)
+
+
+cdef class StreamLoad:
+    def __init__(self, bytes path not None, bytes message not None, object on_done):
+        self.path = path
+        self.message = message
+        self.on_done = on_done
+        self.histogram = Histogram()
+        self.problems = []
+        self.slots = []
+
+    def start(self, list channels not None, int in_flight):
+        cdef int i
+        cdef Channel channel
+        cdef StreamSlot slot
+        self.in_flight = in_flight * len(channels)
+        for i in range(in_flight):
+            for channel in channels:
+                slot = StreamSlot.__new__(StreamSlot)
+                slot.load = self
+                slot.call = channel.open(self.path, slot)
+                slot.call.send(self.message)
+                slot.call.half_close()
+                self.slots.append(slot)
+
+    def clear(self):
+        self.completed = 0
+
+    def stop(self):
+        cdef StreamSlot slot
+        self.stopping = True
+        for slot in self.slots:
+            slot.call.cancel()
+
+    cdef int ended(self, str problem) except -1:
+        if problem:
+            self.failed += 1
+            if len(self.problems) < PROBLEMS_KEPT:
+                self.problems.append(f"{self.path.decode()}: {problem}")
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.on_done()
+        return 0
+
+
+cdef class StreamSlot(Handler):
+    """One stream that is read."""
+
+    cpdef object on_message(self, Call call, bytes message):
+        cdef uint64_t number = 0
+        self.received += 1
+        if PyBytes_GET_SIZE(message) == WRITTEN_SIZE:
+            memcpy(&number, PyBytes_AS_STRING(message) + 1, 8)  # little-endian, as it was written
+        if number == self.received:
+            self.load.completed += 1
+        else:
+            self.wrong = True
+
+    cpdef object on_end(self, ClientCall call, int status, str message):
+        if self.wrong:
+            self.load.ended("messages are missing or not in order")
+        elif status != CANCELLED or not self.load.stopping:
+            self.load.ended(f"ended with status {status}: {message}")
+        else:
+            self.load.ended("")

@@ -54,6 +54,10 @@ class Row:
 READ = "read-only command, 64 entity streams, 128 in flight"
 WRITE = "durable write of a 100 B event, 1000 in flight, 1000 entities"
 SLOW_WRITE = "the same where every flush takes 1 ms longer"
+VALUE = "durable update of a 100 B value, 1000 in flight, 1000 entities"
+FORWARD = "the read-only command, answered by a forward to another"
+ACTION = "unary action, 128 in flight"
+ENDLESS = "streamed-out action, 2 streams, 100 B messages"
 REPLAY = "replay of a 100 k event entity, from command to answer"
 CART = "shopping cart through the Python support library"
 MANY = "50 k active entities, 100 streams a connection"
@@ -63,6 +67,8 @@ START = "ready"
 GRPC_AIO = "grpc.aio relay"
 NGHTTPX = "nghttpx -> nghttpd"
 COMMIT = "one LMDB commit an event"
+EVENT_WRITE = "durable write of an event"
+READ_ONLY = "read-only command"
 
 TARGETS = [
     Target(READ, ("relay", "calls_per_s"), "commands/s", 15, True, True, GRPC_AIO, ("relay_grpc_aio", "calls_per_s")),
@@ -95,6 +101,22 @@ TARGETS = [
     Target(WRITE, ("durable", "proxy_cpu_us"), "µs proxy CPU"),
     Target(WRITE, ("durable", "p50_us"), "µs p50"),
     Target(WRITE, ("durable", "p99_us"), "µs p99"),
+    Target(VALUE, ("value", "calls_per_s"), "commands/s", 0.85, True, True, EVENT_WRITE, ("durable", "calls_per_s")),
+    Target(
+        VALUE, ("value", "proxy_cpu_us"), "µs proxy CPU", anchor=EVENT_WRITE, anchor_figure=("durable", "proxy_cpu_us")
+    ),
+    # A forwarded command is two commands, and the second may cost a fifth more than the first.
+    Target(
+        FORWARD, ("forward", "proxy_cpu_us"), "µs proxy CPU", 2.2, False, True, READ_ONLY, ("relay", "proxy_cpu_us")
+    ),
+    Target(FORWARD, ("forward", "calls_per_s"), "commands/s", anchor=READ_ONLY, anchor_figure=("relay", "calls_per_s")),
+    Target(ACTION, ("action", "calls_per_s"), "calls/s", 0.8, True, True, READ_ONLY, ("relay", "calls_per_s")),
+    Target(
+        ACTION, ("action", "proxy_cpu_us"), "µs proxy CPU", anchor=READ_ONLY, anchor_figure=("relay", "proxy_cpu_us")
+    ),
+    Target(ENDLESS, ("endless", "messages_per_s"), "messages/s", 300_000),
+    Target(ENDLESS, ("endless", "proxy_cpu_us"), "µs proxy CPU"),
+    Target(ENDLESS, ("endless", "grown_mb"), "MB grown", 8, at_least=False),
     Target(REPLAY, ("replay", "events_per_s"), "events/s", 300_000),
     Target(CART, ("cart", "calls_per_core"), "commands/s a core", 10_000),
     Target(CART, ("cart", "calls_per_s"), "commands/s"),

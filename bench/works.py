@@ -35,6 +35,8 @@ CART_ENTITIES = 64
 MANY_ENTITIES = 50_000
 STREAMS_PER_CONNECTION = 100
 MANY_TIMEOUT = 60.0
+ENDLESS_CONNECTIONS = 2  # with one stream each
+SAMPLE_SECONDS = 0.2
 IDLE_SECONDS = 1.0
 PROBLEM_SHOWN_CHARS = 300
 PROXY_READY = re.compile(r"Stateside serves http://[^:]+:(\d+)")
@@ -63,6 +65,17 @@ async def relay(setting: Setting, stage: Stage) -> Figures:
     proxy, proxy_port = await start_proxy(stage, port, "memory:")
     result = await load(stage, proxy_port, "read", setting, proxy=proxy, user_function=echo)
     await check_echo(echo)
+    return result
+
+
+async def forward(setting: Setting, stage: Stage) -> Figures:
+    """The same commands, each answered by a forward to an entity of another service, which answers it."""
+    echo, port = await start_echo(stage)
+    proxy, proxy_port = await start_proxy(stage, port, "memory:")
+    result = await load(stage, proxy_port, "forward", setting, proxy=proxy, user_function=echo)
+    counted = await check_echo(echo)
+    if counted["commands"] < 2 * result["calls"]:
+        raise MeasurementFailed(f"{counted['commands']} commands were handled for {result['calls']} forwarded calls")
     return result
 
 
@@ -135,13 +148,18 @@ async def commit_per_event_slow_disk(setting: Setting, stage: Stage) -> Figures:
     return await commits(setting, stage, await slow_disk(stage))
 
 
-async def write_load(setting: Setting, stage: Stage, variables: dict[str, str]) -> Figures:
+async def value(setting: Setting, stage: Stage) -> Figures:
+    """Each command replaces a value, which is on the disk before the client hears of it."""
+    return await write_load(setting, stage, {}, "value")
+
+
+async def write_load(setting: Setting, stage: Stage, variables: dict[str, str], work: str = "write") -> Figures:
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}", variables)
     result = await load(
         stage,
         proxy_port,
-        "write",
+        work,
         setting,
         entities=DURABLE_ENTITIES,
         in_flight=DURABLE_IN_FLIGHT,
@@ -185,6 +203,48 @@ async def replay(setting: Setting, stage: Stage) -> Figures:
         raise MeasurementFailed(f"{counted['replayed']} events were replayed, not {REPLAYED_EVENTS}")
     stream_s = (counted["last_replayed_ns"] - counted["first_replayed_ns"]) / 1e9
     return {"events_per_s": REPLAYED_EVENTS / result["max_us"] * 1e6, "stream_events_per_s": REPLAYED_EVENTS / stream_s}
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
+async def action(setting: Setting, stage: Stage) -> Figures:
+    """Unary calls of an action, as many in flight as there are commands in `relay`."""
+    echo, port = await start_echo(stage)
+    proxy, proxy_port = await start_proxy(stage, port, "memory:")
+    result = await load(stage, proxy_port, "action", setting, proxy=proxy, user_function=echo)
+    await check_echo(echo)
+    return result
+
+
+async def endless(setting: Setting, stage: Stage) -> Figures:
+    """A few streamed-out calls that never rest; and how much the proxy's memory grows while they run."""
+    echo, port = await start_echo(stage)
+    proxy, proxy_port = await start_proxy(stage, port, "memory:")
+    reading = asyncio.ensure_future(
+        load(
+            stage,
+            proxy_port,
+            "endless",
+            setting,
+            connections=ENDLESS_CONNECTIONS,
+            in_flight=1,
+            proxy=proxy,
+            user_function=echo,
+        )
+    )
+    await asyncio.sleep(setting.warmup + IDLE_SECONDS)
+    sizes = [memory(proxy.pid).resident]
+    while not reading.done():
+        sizes.append(memory(proxy.pid).resident)
+        await asyncio.wait([reading], timeout=SAMPLE_SECONDS)
+    result = await reading
+    await check_echo(echo)
+    return {
+        "messages_per_s": result["calls_per_s"],
+        "proxy_cpu_us": result["proxy_cpu_us"],
+        "grown_mb": (max(sizes) - sizes[0]) / 1e6,
+    }
 
 
 # --- the support library ---------------------------------------------------------------------------------------------
@@ -356,6 +416,10 @@ WORKS: dict[str, dict[str, Measurement]] = {
         "durable_slow_disk": durable_slow_disk,
         "commit_per_event_slow_disk": commit_per_event_slow_disk,
     },
+    "value": {"value": value, "durable": durable},
+    "forward": {"forward": forward, "relay": relay},
+    "action": {"action": action, "relay": relay},
+    "endless": {"endless": endless},
     "replay": {"replay": replay},
     "cart": {"cart": cart},
     "entities": {"entities": entities},

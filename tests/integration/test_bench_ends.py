@@ -7,13 +7,30 @@ from typing import Any
 import uvloop
 
 from stateside._speedups.h2 import Channel, ClientCall, Handler, Limits, Server, ServerCall
-from stateside.bench.messages import MESSAGE_SIZE, echo_message, echo_requests, echo_spec, message_class
-from stateside.bench.native import FILL_EVENTS, DirectEcho, EntityEcho, Load
-from stateside.proto import cloudstate, eventsourced
+from stateside.bench.messages import ENDLESS, MESSAGE_SIZE, echo_message, echo_requests, echo_spec, message_class
+from stateside.bench.native import (
+    FILL_EVENTS,
+    ActionEcho,
+    DirectEcho,
+    EndlessAction,
+    EntityEcho,
+    Load,
+    StreamLoad,
+    ValueEcho,
+)
+from stateside.proto import action, cloudstate, eventsourced, valueentity
 
 PATH = b"/cloudstate.eventsourced.EventSourced/handle"
+VALUE_PATH = b"/cloudstate.valueentity.ValueEntity/handle"
+UNARY_PATH = b"/cloudstate.action.ActionProtocol/handleUnary"
+STREAMED_OUT_PATH = b"/cloudstate.action.ActionProtocol/handleStreamedOut"
 DIRECT = b"/bench.Echo/Direct"
+MESSAGE_TYPE = "type.googleapis.com/bench.Message"
 PAYLOAD = echo_message("entity")
+
+
+def written_number(value: bytes) -> int:
+    return int(message_class("bench.Written").FromString(value).number)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
@@ -23,10 +40,10 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 class Stream(Handler):
     """The proxy's side of one entity stream: answers are kept until asked for."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, path: bytes = PATH) -> None:
         self.answers: asyncio.Queue[bytes] = asyncio.Queue()
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.call = channel.open(PATH, self)
+        self.call = channel.open(path, self)
 
     def on_message(self, call: Any, message: bytes) -> None:
         self.answers.put_nowait(message)
@@ -58,12 +75,15 @@ def test_a_message_of_the_echo_service_has_the_size_of_the_design_figures() -> N
     assert (message.key, len(PAYLOAD)) == ("entity", MESSAGE_SIZE)
 
 
-def test_the_echo_describes_an_event_sourced_entity() -> None:
+def test_the_echo_describes_entities_of_all_types_that_are_measured() -> None:
     spec = cloudstate.EntitySpec.FromString(echo_spec(1000))
     assert [(each.service_name, each.entity_type) for each in spec.entities] == [
-        ("bench.Echo", "cloudstate.eventsourced.EventSourced")
+        ("bench.Action", "cloudstate.action.ActionProtocol"),
+        ("bench.Echo", "cloudstate.eventsourced.EventSourced"),
+        ("bench.Other", "cloudstate.eventsourced.EventSourced"),
+        ("bench.Value", "cloudstate.valueentity.ValueEntity"),
     ]
-    assert spec.entities[0].passivation_strategy.timeout.timeout == 1000
+    assert {each.passivation_strategy.timeout.timeout for each in spec.entities[1:]} == {1000}
 
 
 def test_the_echo_answers_a_command_with_its_payload_and_emits_what_the_method_says() -> None:
@@ -122,6 +142,160 @@ def test_a_command_before_init_is_a_violation() -> None:
 
     run(with_server({PATH: echo}, scenario))
     assert (echo.violations, echo.last_violation) == (1, "init comes first and once")
+
+
+def test_a_command_to_be_forwarded_is_answered_by_a_forward_of_its_payload() -> None:
+    echo = EntityEcho()
+
+    async def scenario(channel: Channel) -> None:
+        stream = Stream(channel)
+        stream.send(init=eventsourced.EventSourcedInit(service_name="bench.Echo", entity_id="entity"))
+        forward = (await stream.command(1, "Forward")).client_action.forward
+        assert (forward.service_name, forward.command_name) == ("bench.Other", "Read")
+        assert (forward.payload.type_url, forward.payload.value) == (MESSAGE_TYPE, PAYLOAD)
+
+    run(with_server({PATH: echo}, scenario))
+    assert (echo.commands, echo.emitted, echo.violations) == (1, 0, 0)
+
+
+class ValueStream(Stream):
+    """The proxy's side of the stream of one value entity."""
+
+    def __init__(self, channel: Channel, state: Any = None) -> None:
+        Stream.__init__(self, channel, VALUE_PATH)
+        init = valueentity.ValueEntityInit(service_name="bench.Value", entity_id="entity")
+        init.state.SetInParent()
+        if state is not None:
+            init.state.value.CopyFrom(state)
+        self.call.send(valueentity.ValueEntityStreamIn(init=init).SerializeToString())
+
+    async def write(self, number: int) -> Any:
+        payload = {"type_url": MESSAGE_TYPE, "value": PAYLOAD}
+        command = cloudstate.Command(entity_id="entity", id=number, name="Write", payload=payload)
+        self.call.send(valueentity.ValueEntityStreamIn(command=command).SerializeToString())
+        answer = await asyncio.wait_for(self.answers.get(), 5)
+        return valueentity.ValueEntityStreamOut.FromString(answer).reply
+
+
+def test_the_value_echo_replaces_a_value_of_100_bytes_and_goes_on_from_the_stored_one() -> None:
+    echo = ValueEcho()
+
+    async def scenario(channel: Channel) -> None:
+        stream, numbers = ValueStream(channel), []
+        for number in (1, 2):
+            reply = await stream.write(number)
+            assert reply.command_id == number
+            assert reply.client_action.reply.payload.value == PAYLOAD
+            stored = reply.state_action.update.value
+            assert (stored.type_url, len(stored.value)) == ("type.googleapis.com/bench.Written", 100)
+            numbers.append(written_number(stored.value))
+        stored = (await ValueStream(channel, stored).write(1)).state_action.update.value
+        assert [*numbers, written_number(stored.value)] == [1, 2, 3]
+
+    run(with_server({VALUE_PATH: echo}, scenario))
+    assert (echo.inits, echo.commands, echo.updates, echo.violations) == (2, 3, 3, 0)
+
+
+def test_a_state_that_was_never_stored_is_a_violation() -> None:
+    echo = ValueEcho()
+
+    async def scenario(channel: Channel) -> None:
+        state = cloudstate.Command(payload={"type_url": "type.googleapis.com/bench.Written", "value": b"?"}).payload
+        stream = ValueStream(channel, state)
+        stream.call.half_close()
+        await asyncio.wait_for(stream.ended, 5)
+
+    run(with_server({VALUE_PATH: echo}, scenario))
+    assert (echo.inits, echo.violations) == (1, 1)
+    assert "the value last stored" in echo.last_violation
+
+
+def test_the_action_echo_answers_a_command_with_its_payload() -> None:
+    echo = ActionEcho()
+
+    async def scenario(channel: Channel) -> None:
+        payload = {"type_url": MESSAGE_TYPE, "value": PAYLOAD}
+        stream = Stream(channel, UNARY_PATH)
+        command = action.ActionCommand(service_name="bench.Action", name="Unary", payload=payload)
+        stream.call.send(command.SerializeToString())
+        stream.call.half_close()
+        answer = action.ActionResponse.FromString(await asyncio.wait_for(stream.answers.get(), 5))
+        assert (answer.reply.payload.type_url, answer.reply.payload.value) == (MESSAGE_TYPE, PAYLOAD)
+        assert await asyncio.wait_for(stream.ended, 5) == 0
+
+    run(with_server({UNARY_PATH: echo}, scenario))
+    assert echo.calls == 1
+
+
+def test_the_endless_action_numbers_its_messages_and_stops_when_it_is_cancelled() -> None:
+    endless = EndlessAction()
+
+    async def scenario(channel: Channel) -> None:
+        stream = Stream(channel, STREAMED_OUT_PATH)
+        stream.call.send(b"")
+        stream.call.half_close()
+        for number in range(1, 3000):  # more than fit the queue at once
+            answer = action.ActionResponse.FromString(await asyncio.wait_for(stream.answers.get(), 5))
+            assert (len(answer.reply.payload.value), written_number(answer.reply.payload.value)) == (100, number)
+        assert (endless.calls, endless.open) == (1, 1)
+        stream.call.cancel()
+        async with asyncio.timeout(5):
+            while endless.open:
+                await asyncio.sleep(0.001)
+        assert endless.sent >= 3000
+
+    run(with_server({STREAMED_OUT_PATH: endless}, scenario))
+
+
+class Numbered(Handler):
+    """Streams Written with these numbers, then rests, or ends the call."""
+
+    def __init__(self, numbers: list[int], ends: bool) -> None:
+        self.unary = True
+        self.numbers = numbers
+        self.ends = ends
+
+    def on_request(self, call: ServerCall, message: bytes) -> None:
+        for number in self.numbers:
+            call.send(message_class("bench.Written")(number=number, body=bytes(89)).SerializeToString())
+        if self.ends:
+            call.finish()
+
+
+async def streamed(handler: Handler, streams: int, expected: int) -> StreamLoad:
+    """Read until so many messages have come or all streams have ended."""
+    done = asyncio.Event()
+    load = StreamLoad(ENDLESS, PAYLOAD, done.set)
+
+    async def scenario(channel: Channel) -> None:
+        load.start([channel], streams)
+        async with asyncio.timeout(5):
+            while load.completed < expected and not done.is_set():
+                await asyncio.sleep(0.001)
+            load.stop()
+            await done.wait()
+
+    await with_server({ENDLESS: handler}, scenario)
+    return load
+
+
+def test_a_stream_load_counts_messages_until_it_is_stopped() -> None:
+    async def scenario() -> None:
+        load = await streamed(Numbered([1, 2, 3], ends=False), 2, 6)
+        assert (load.completed, load.failed, load.in_flight, load.problems) == (6, 0, 0, [])
+
+    run(scenario())
+
+
+def test_a_stream_that_ends_or_loses_messages_is_a_failure() -> None:
+    async def scenario() -> None:
+        ended = await streamed(Numbered([1], ends=True), 1, 9)
+        assert (ended.failed, ended.problems) == (1, ["/bench.Action/Endless: ended with status 0: "])
+        lost = await streamed(Numbered([1, 3], ends=True), 1, 9)
+        assert (lost.completed, lost.failed) == (1, 1)
+        assert lost.problems == ["/bench.Action/Endless: messages are missing or not in order"]
+
+    run(scenario())
 
 
 async def loaded(handler: Handler, count: int, in_flight: int = 4) -> Load:

@@ -4,13 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from .node_cart import NodeCart, set_up
+from . import node_cart as node
+from . import old_python_cart as old_python
+from .node_cart import NodeCart
+from .old_python_cart import OldPythonCart
 
 
 @pytest.fixture(scope="session")
 def node_installed() -> None:
     """Node's packages are there; installing them is quick when they are."""
-    set_up()
+    node.set_up()
 
 
 @pytest.fixture
@@ -26,6 +29,21 @@ def new_node_cart(node_installed: None) -> Iterator[NodeCart]:
 def node_cart(node_installed: None) -> Iterator[NodeCart]:
     """A shopping cart user function for all tests of a file. They leave it running."""
     cart = NodeCart()
+    cart.start()
+    yield cart
+    cart.close()
+
+
+@pytest.fixture(scope="session")
+def old_python_installed() -> None:
+    """The old Python library is there, in a virtual environment of its own."""
+    old_python.set_up()
+
+
+@pytest.fixture(scope="module")
+def old_python_cart(old_python_installed: None) -> Iterator[OldPythonCart]:
+    """A shopping cart user function for all tests of a file. They leave it running."""
+    cart = OldPythonCart()
     cart.start()
     yield cart
     cart.close()

@@ -16,9 +16,7 @@ import grpc.aio
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import Message
 
-from stateside.proto import cloudstate
-
-from .program import Program
+from .program import CartProgram
 
 HERE = Path(__file__).parent
 FOLDER = HERE / "node"
@@ -35,7 +33,7 @@ def set_up() -> None:
         raise RuntimeError(f"tests/interop/setup failed:\n{done.stdout}{done.stderr}")
 
 
-class NodeCart(Program):
+class NodeCart(CartProgram):
     """The user function. It chooses a free port when first started, and takes the same one when started again.
 
     It tells on its output what the library does (`DEBUG`), among others each snapshot and event it is given.
@@ -45,33 +43,9 @@ class NodeCart(Program):
         env = {"HOST": "127.0.0.1", "PORT": "0", "DEBUG": "cloudstate*"}
         super().__init__(["node", "cart.js"], FOLDER, env)
 
-    @property
-    def port(self) -> int:
-        """The port it listens on; 0 before the first start."""
-        return int(self.env["PORT"])
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
     def start(self) -> None:
         super().start()
         self.env["PORT"] = self.wait_for_output(r"listening on port (\d+)")[1]
-
-    def restart(self) -> None:
-        """kill -9, and start anew on the same port."""
-        self.kill()
-        self.start()
-
-    async def discover(self, proxy: Any = None) -> Any:
-        """What it answers to a proxy that introduces itself; waits for it to be ready, at most 20 s."""
-        async with grpc.aio.insecure_channel(self.target) as channel:
-            discover = channel.unary_unary(
-                "/cloudstate.EntityDiscovery/discover",
-                request_serializer=cloudstate.ProxyInfo.SerializeToString,
-                response_deserializer=cloudstate.EntitySpec.FromString,
-            )
-            return await discover(proxy or cloudstate.ProxyInfo(), wait_for_ready=True, timeout=20)
 
 
 class CartMessages:

@@ -14,7 +14,11 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+import grpc.aio
+
+from stateside.proto import cloudstate
 
 KEPT_LINES = 10_000
 
@@ -121,3 +125,31 @@ class Program:
         self._reader.join()
         self._process = None
         return code
+
+
+class CartProgram(Program):
+    """A shopping cart user function, on whatever library."""
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.env["PORT"])
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def restart(self) -> None:
+        """kill -9, and start anew on the same port."""
+        self.kill()
+        self.start()
+
+    async def discover(self, proxy: Any = None) -> Any:
+        """What it answers to a proxy that introduces itself; waits for it to be ready, at most 20 s."""
+        async with grpc.aio.insecure_channel(self.target) as channel:
+            discover = channel.unary_unary(
+                "/cloudstate.EntityDiscovery/discover",
+                request_serializer=cloudstate.ProxyInfo.SerializeToString,
+                response_deserializer=cloudstate.EntitySpec.FromString,
+            )
+            return await discover(proxy or cloudstate.ProxyInfo(), wait_for_ready=True, timeout=20)

@@ -8,132 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
-import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import grpc.aio
 import pytest
-import uvloop
 
 from .node_cart import DESCRIPTOR_SET, SNAPSHOT_EVERY, CartClient, CartMessages, NodeCart
-from .program import Program
+from .shop import Proxy, Shop, lines
 
 pytestmark = pytest.mark.interop
 
-Line = tuple[str, str, int]
-Scenario = Callable[[CartClient], Awaitable[None]]
+
+def replayed(cart: NodeCart, user_id: str) -> tuple[list[int], list[int]]:
+    """Sequences of the snapshots and of the events that the user function got before its first reply."""
+    log = rf"\[{re.escape(user_id)}\]"
+    cart.wait_for_output(rf"{log} \(\d+\) - Command reply")
+    snapshot = rf"{log} - Handling snapshot with type '\S+\.persistence\.Cart' at sequence (\d+)"
+    event = rf"{log} - Received event (\d+) with type '\S+\.persistence\.ItemAdded'"
+    snapshots, events = (re.findall(pattern, cart.output) for pattern in (snapshot, event))
+    return [int(sequence) for sequence in snapshots], [int(sequence) for sequence in events]
 
 
-class Proxy(Program):
-    """`stateside proxy` in front of a user function. Its port is chosen at the first start and kept over restarts."""
-
-    def __init__(self, user_function: NodeCart, folder: Path, **env: str) -> None:
-        settings = {
-            "HTTP_PORT": "0",
-            "STATESIDE_HTTP_INTERFACE": "127.0.0.1",
-            "MANAGEMENT_PORT": "0",
-            "STATESIDE_METRICS_ENABLED": "false",
-            "USER_FUNCTION_HOST": "127.0.0.1",
-            "USER_FUNCTION_PORT": str(user_function.port),
-            "STATESIDE_PROTOCOL_COMPATIBILITY_CHECK": "false",
-            "STATESIDE_JOURNAL": f"lmdb:{folder / 'journal'}",
-        }
-        super().__init__([Path(sys.executable).with_name("stateside"), "proxy"], folder, settings | env)
-
-    def wait_until_serving(self) -> None:
-        self.env["HTTP_PORT"] = self.wait_for_output(r"Stateside serves http://127\.0\.0\.1:(\d+)")[1]
-
-    def restart(self) -> None:
-        """kill -9, and start anew on the same port with the same journal."""
-        self.kill()
-        self.start()
-        self.wait_until_serving()
-
-    @property
-    def target(self) -> str:
-        return f"127.0.0.1:{self.env['HTTP_PORT']}"
-
-
-class Shop:
-    """User function, proxy and clients of one test."""
-
-    def __init__(self, cart: NodeCart, proxy: Proxy) -> None:
-        self.cart = cart
-        self.proxy = proxy
-        self.messages = CartMessages(DESCRIPTOR_SET.read_bytes())
-
-    def open(self) -> None:
-        """Start what does not run."""
-        for program in (self.cart, self.proxy):
-            if not program.alive:
-                program.close()
-                program.start()
-        self.proxy.wait_until_serving()
-
-    def visit(self, scenario: Scenario) -> None:
-        """Run a scenario with a client on a connection of its own."""
-
-        async def run() -> None:
-            async with grpc.aio.insecure_channel(self.proxy.target) as channel:
-                await scenario(CartClient(channel, self.messages))
-
-        uvloop.run(run())
-
-    def add_items(self, user_id: str, numbers: range) -> None:
-        """One command per number: so many pieces of a product of that number."""
-
-        async def scenario(client: CartClient) -> None:
-            for number in numbers:
-                await client.add_item(user_id, f"product{number}", f"Product {number}", number)
-
-        self.visit(scenario)
-
-    def cart_of(self, user_id: str, patience_s: float = 0) -> list[Line]:
-        """The cart's lines. A patient client tries again for a while as long as the answer is UNAVAILABLE."""
-        found: list[Line] = []
-        deadline = time.monotonic() + patience_s
-
-        async def scenario(client: CartClient) -> None:
-            while True:
-                try:
-                    found.extend(await client.get_cart(user_id))
-                    return
-                except grpc.aio.AioRpcError as error:
-                    if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= deadline:
-                        raise
-                await asyncio.sleep(0.05)
-
-        self.visit(scenario)
-        return found
-
-    def replayed(self, user_id: str) -> tuple[list[int], list[int]]:
-        """Sequences of the snapshots and of the events that the user function got before its first reply."""
-        log = rf"\[{re.escape(user_id)}\]"
-        self.cart.wait_for_output(rf"{log} \(\d+\) - Command reply")
-        snapshot = rf"{log} - Handling snapshot with type '\S+\.persistence\.Cart' at sequence (\d+)"
-        event = rf"{log} - Received event (\d+) with type '\S+\.persistence\.ItemAdded'"
-        snapshots, events = (re.findall(pattern, self.cart.output) for pattern in (snapshot, event))
-        return [int(sequence) for sequence in snapshots], [int(sequence) for sequence in events]
-
-    def failure_of(self, scenario: Scenario) -> tuple[grpc.StatusCode, str | None]:
-        """Status and message that the client sees."""
-        with pytest.raises(grpc.aio.AioRpcError) as failed:
-            self.visit(scenario)
-        return failed.value.code(), failed.value.details()
-
-
-def lines(numbers: range) -> list[Line]:
-    """The cart after `add_items` with these numbers."""
-    return [(f"product{number}", f"Product {number}", number) for number in numbers]
+def node_shop(cart: NodeCart, proxy: Proxy) -> Shop:
+    return Shop(cart, proxy, CartMessages(DESCRIPTOR_SET.read_bytes()))
 
 
 @pytest.fixture(scope="module")
 def open_shop(node_cart: NodeCart, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     proxy = Proxy(node_cart, tmp_path_factory.mktemp("proxy"))
-    yield Shop(node_cart, proxy)
+    yield node_shop(node_cart, proxy)
     proxy.close()
 
 
@@ -257,7 +161,7 @@ def test_the_proxy_may_be_started_before_its_user_function(new_node_cart: NodeCa
     try:
         new_node_cart.start()
         proxy.wait_until_serving()
-        shop = Shop(new_node_cart, proxy)
+        shop = node_shop(new_node_cart, proxy)
         shop.add_items(user, range(1, 3))
         assert shop.cart_of(user) == lines(range(1, 3))
     finally:
@@ -267,37 +171,37 @@ def test_the_proxy_may_be_started_before_its_user_function(new_node_cart: NodeCa
 # Snapshots, as the user function tells of them on its output
 
 
-def test_fifteen_items_come_back_from_the_third_snapshot_alone(shop: Shop, user: str) -> None:
+def test_fifteen_items_come_back_from_the_third_snapshot_alone(shop: Shop, node_cart: NodeCart, user: str) -> None:
     count = 3 * SNAPSHOT_EVERY
     shop.add_items(user, range(1, count + 1))
     shop.cart.restart()
     assert shop.cart_of(user) == lines(range(1, count + 1))
-    assert shop.replayed(user) == ([count], [])
+    assert replayed(node_cart, user) == ([count], [])
 
 
-def test_events_behind_the_last_snapshot_are_replayed_on_top_of_it(shop: Shop, user: str) -> None:
+def test_events_behind_the_last_snapshot_are_replayed_on_top_of_it(shop: Shop, node_cart: NodeCart, user: str) -> None:
     shop.add_items(user, range(1, 8))
     shop.cart.restart()
     shop.proxy.restart()
     assert shop.cart_of(user) == lines(range(1, 8))
-    assert shop.replayed(user) == ([5], [6, 7])
+    assert replayed(node_cart, user) == ([5], [6, 7])
 
 
-def test_before_the_first_snapshot_all_events_are_replayed(shop: Shop, user: str) -> None:
+def test_before_the_first_snapshot_all_events_are_replayed(shop: Shop, node_cart: NodeCart, user: str) -> None:
     shop.add_items(user, range(1, SNAPSHOT_EVERY))
     shop.cart.restart()
     assert shop.cart_of(user) == lines(range(1, SNAPSHOT_EVERY))
-    assert shop.replayed(user) == ([], list(range(1, SNAPSHOT_EVERY)))
+    assert replayed(node_cart, user) == ([], list(range(1, SNAPSHOT_EVERY)))
 
 
-def test_the_sequence_goes_on_behind_a_snapshot_and_a_restart(shop: Shop, user: str) -> None:
+def test_the_sequence_goes_on_behind_a_snapshot_and_a_restart(shop: Shop, node_cart: NodeCart, user: str) -> None:
     """The user function counts from what it was given: its second snapshot proves that sequences were right."""
     shop.add_items(user, range(1, 8))
     shop.cart.restart()
     shop.add_items(user, range(8, 11))
     shop.cart.restart()
     assert shop.cart_of(user) == lines(range(1, 11))
-    assert shop.replayed(user) == ([10], [])
+    assert replayed(node_cart, user) == ([10], [])
 
 
 # The protocol version

@@ -374,8 +374,11 @@ def test_events_in_flight_behind_a_bad_one_leave_a_stream_that_can_be_reset(node
 
     async def replay_bad_events(stream: EntityStream, cart: Cart) -> None:
         await stream.init(SERVICE, USER)
-        for sequence in range(1, 4):
-            await stream.event(sequence, cart.cart())
+        try:
+            for sequence in range(1, 4):
+                await stream.event(sequence, cart.cart())
+        except grpc.aio.AioRpcError:
+            return  # it ended the stream before the last of them was written
         assert (await stream.answer()).HasField("failure")
         stream.call.cancel()
 

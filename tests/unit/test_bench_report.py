@@ -32,6 +32,12 @@ def test_without_the_anchor_a_relative_target_has_no_verdict() -> None:
     assert (row.anchor_figure, row.ratio, row.met) == (None, None, None)
 
 
+def test_a_relative_target_of_at_most_is_met_from_below_the_anchor() -> None:
+    forwarded = [{"calls_per_s": 40e3, "proxy_cpu_us": cost} for cost in (16.0, 17.0, 30.0)]
+    row = next(row for row in rows({"relay": RELAY, "forward": forwarded}) if row.target == "<= 2.2 x anchor")
+    assert (row.figure, row.anchor_figure, row.ratio, row.met) == (17.0, 8.0, 2.125, True)
+
+
 def test_what_was_not_measured_has_no_row() -> None:
     assert rows({"relay": [], "cart": []}) == []
 

@@ -101,6 +101,16 @@ cdef class ActionIn:
     cdef readonly bytes payload
     cdef readonly bytes metadata
 
+cdef class ServiceCall:
+    cdef readonly str service_name
+    cdef readonly str command_name
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bytes metadata
+    cdef readonly bint synchronous
+
+cpdef ServiceCall scan_forward(bytes message)
+cpdef ServiceCall scan_side_effect(bytes message)
 cpdef bytes write_init(str service_name, str entity_id, int64_t snapshot_sequence=*, bytes snapshot=*)
 cpdef bytes frame_events(int64_t first_sequence, object events)
 cpdef StreamOut scan_event_sourced_out(bytes message)

@@ -254,6 +254,24 @@ def write_action_response(
 ) -> bytes:
     """ActionResponse with the member that `action` names (none for ACTION_NONE), from the arguments of that member."""
 
+# --- forwards and side effects ---------------------------------------------------------------------------------------
+
+class ServiceCall:
+    """A scanned Forward or SideEffect: which method is called, with what."""
+
+    service_name: str
+    command_name: str
+    type_url: str
+    payload: bytes
+    """`value` of the payload; empty when it has none."""
+    metadata: bytes | None
+    """Serialized Metadata, not looked into."""
+    synchronous: bool
+    """Of a side effect."""
+
+def scan_forward(message: bytes) -> ServiceCall: ...
+def scan_side_effect(message: bytes) -> ServiceCall: ...
+
 # --- metadata --------------------------------------------------------------------------------------------------------
 
 def metadata_of_headers(headers: Sequence[tuple[bytes, bytes]]) -> bytes | None:

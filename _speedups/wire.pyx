@@ -47,6 +47,7 @@ cdef enum:
     INT_1 = 1 << 3 | VARINT
     INT_2 = 2 << 3 | VARINT
     INT_3 = 3 << 3 | VARINT
+    INT_4 = 4 << 3 | VARINT
     INT_5 = 5 << 3 | VARINT
     LEN_1 = 1 << 3 | LEN
     LEN_2 = 2 << 3 | LEN
@@ -463,6 +464,7 @@ cdef int scan_command(Reader* reader, Field* command, StreamIn found) except -1:
 ctypedef fused Incoming:
     StreamIn
     ActionIn
+    ServiceCall
 
 
 cdef int scan_command_payload(Reader* reader, Field* payload, Incoming found) except -1:
@@ -591,6 +593,7 @@ cdef uint8_t* put_reply_tail(uint8_t* p, object events, bytes snapshot, object s
 
 include "wire_value.pxi"
 include "wire_action.pxi"
+include "wire_call.pxi"
 include "wire_metadata.pxi"
 
 # --- google.protobuf.Any ---------------------------------------------------------------------------------------------

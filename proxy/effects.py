@@ -12,12 +12,12 @@ single calls, or are items of a stream of replies (`Items`), of which the next w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from google.protobuf.message import DecodeError
 
 from stateside._speedups.h2 import Call, Handler, ServerCall
-from stateside._speedups.wire import ACTION_FORWARD, WireError
+from stateside._speedups.wire import ACTION_FORWARD, ServiceCall, WireError, scan_forward, scan_side_effect
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
@@ -52,13 +52,19 @@ class Reply(Protocol):
 def check_parts(reply: Reply) -> None:
     """Raise WireError when a part of the reply that is looked into only later is malformed. Before its events are
     stored."""
-    try:
-        for effect in reply.side_effects:
-            cloudstate.SideEffect.FromString(effect)
-        cloudstate.Forward.FromString(reply.forward or b"")
-        cloudstate.Metadata.FromString(reply.metadata or b"")
-    except DecodeError as error:
-        raise WireError(f"side effect, forward or metadata: {error}") from error
+    for effect in reply.side_effects:
+        check_metadata(scan_side_effect(effect).metadata)
+    if reply.forward is not None:
+        check_metadata(scan_forward(reply.forward).metadata)
+    check_metadata(reply.metadata)
+
+
+def check_metadata(metadata: bytes | None) -> None:
+    if metadata:
+        try:
+            cloudstate.Metadata.FromString(metadata)
+        except DecodeError as error:
+            raise WireError(f"metadata: {error}") from error
 
 
 class Items(Protocol):
@@ -85,7 +91,12 @@ class Hop(NamedTuple):
     """A step on the way of a command that no client sent."""
 
     relation: str  # "side-effect of" or "forwarded from"
-    name: str
+    method: str
+    key: str  # of the entity that answered, if it was one
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}({self.key})" if self.key else self.method
 
 
 Way: TypeAlias = tuple[Hop, ...]  # innermost first
@@ -225,7 +236,7 @@ class Onward:
         """Go through the effects that are left; return while a synchronous one runs."""
         self._running = True
         while self._next < len(self._effects):
-            effect = cloudstate.SideEffect.FromString(self._effects[self._next])
+            effect = scan_side_effect(self._effects[self._next])
             self._next += 1
             self._start(effect)
             if self._waits_for is not None:
@@ -235,25 +246,25 @@ class Onward:
 
     # --- side effects ------------------------------------------------------------------------------------------------
 
-    def _start(self, effect: Any) -> None:
+    def _start(self, effect: ServiceCall) -> None:
         """Start one effect; `_waits_for` is set when its end is to be waited for."""
         router = self._router
-        name = f"{effect.service_name}.{effect.command_name}"
+        most = router.settings
         way = self._way("side-effect of")
         target = router.method(effect.service_name, effect.command_name)
         if target is None:
             problem = self._report_unknown("Side effect", effect, way)
-            router.effect_failed(name, Status.UNIMPLEMENTED, problem)
-        elif len(way) > router.settings.max_hops:
-            problem = f"Side effect chain longer than max_hops ({router.settings.max_hops}): {chain(way, name)}"
-            router.effect_failed(name, Status.RESOURCE_EXHAUSTED, problem)
-        elif router.pending_effects >= router.settings.max_pending_effects:
-            problem = f"max_pending_effects ({router.settings.max_pending_effects}) side effects are running"
-            router.effect_failed(name, Status.RESOURCE_EXHAUSTED, problem)
+            router.effect_failed(name_of(effect), Status.UNIMPLEMENTED, problem)
+        elif len(way) > most.max_hops:
+            problem = f"Side effect chain longer than max_hops ({most.max_hops}): {chain(way, name_of(effect))}"
+            router.effect_failed(name_of(effect), Status.RESOURCE_EXHAUSTED, problem)
+        elif router.pending_effects >= most.max_pending_effects:
+            problem = f"max_pending_effects ({most.max_pending_effects}) side effects are running"
+            router.effect_failed(name_of(effect), Status.RESOURCE_EXHAUSTED, problem)
         else:
             router.pending_effects += 1
             stand_in = StandIn(router, target, way, self._effect_over)
-            router.deliver(target, stand_in, effect.payload.value, metadata_of(effect))
+            router.deliver(target, stand_in, effect.payload, effect.metadata or None)
             if effect.synchronous and not stand_in.ended:
                 self._waits_for = stand_in
 
@@ -270,30 +281,28 @@ class Onward:
 
     def _answer(self) -> None:
         if self._reply.action == ACTION_FORWARD:
-            self._forward(cloudstate.Forward.FromString(self._reply.forward or b""))
+            self._forward(scan_forward(self._reply.forward or b""))
         elif self._items is not None:
             self._items.on_item(self._reply)
         else:
             self._router.answer(self._client, self._method, self._reply)
 
-    def _forward(self, forward: Any) -> None:
+    def _forward(self, forward: ServiceCall) -> None:
         router = self._router
-        name = f"{forward.service_name}.{forward.command_name}"
         way = self._way("forwarded from")
         target = router.method(forward.service_name, forward.command_name)
         if target is None:
             self._report_unknown("Forward", forward, way)
-            self._over(Status.UNIMPLEMENTED, f"forward to unknown method {name}")
+            self._over(Status.UNIMPLEMENTED, f"forward to unknown method {name_of(forward)}")
         elif len(way) > router.settings.max_hops:
-            router.report(f"Forward chain longer than max_hops ({router.settings.max_hops}): {chain(way, name)}.")
-            text = f"forward chain longer than {router.settings.max_hops}: {chain(way, name)}"
+            text = f"forward chain longer than max_hops ({router.settings.max_hops}): {chain(way, name_of(forward))}"
+            router.report(f"F{text[1:]}.")
             self._over(Status.INTERNAL, text)
         elif not self._client.ended:  # otherwise nobody is left to be answered
-            stand_in = StandIn(
-                router, target, way, self._forward_over, self._client, origin_of(self._client, self._method)
-            )
+            origin = origin_of(self._client, self._method)
+            stand_in = StandIn(router, target, way, self._forward_over, self._client, origin)
             self._put_before_client(stand_in)
-            router.deliver(target, stand_in, forward.payload.value, metadata_of(forward))
+            router.deliver(target, stand_in, forward.payload, forward.metadata or None)
 
     def _put_before_client(self, stand_in: StandIn) -> None:
         """From now on the forward's target hears how the client fares."""
@@ -320,18 +329,21 @@ class Onward:
     # --- the way so far ----------------------------------------------------------------------------------------------
 
     def _way(self, relation: str) -> Way:
-        name = f"{self._method.name}({self._key})" if self._key else self._method.name
-        return (Hop(relation, name), *way_of(self._client))
+        return (Hop(relation, self._method.name, self._key), *way_of(self._client))
 
-    def _report_unknown(self, what: str, target: Any, way: Way) -> str:
+    def _report_unknown(self, what: str, target: ServiceCall, way: Way) -> str:
         """Spec core 7.2; the text."""
-        name = f"{target.service_name}.{target.command_name}"
+        name = name_of(target)
         if self._router.has_service(target.service_name):
             text = f"{what} to unknown method {name}."
         else:
             text = f"{what} to {name}: the service {target.service_name} is unknown."
         self._router.report("\n".join((text, *(f"  {hop.relation} {hop.name}" for hop in way))))
         return text
+
+
+def name_of(call: ServiceCall) -> str:
+    return f"{call.service_name}.{call.command_name}"
 
 
 def way_of(client: Client) -> Way:
@@ -346,8 +358,3 @@ def origin_of(client: Client, method: Method) -> Method:
 def chain(way: Way, name: str) -> str:
     """Its members in the order in which they were called."""
     return " -> ".join((*(hop.name for hop in reversed(way)), name))
-
-
-def metadata_of(target: Any) -> bytes | None:
-    """Serialized Metadata of a SideEffect or Forward, None when it has no entries."""
-    return target.metadata.SerializeToString() or None

@@ -66,7 +66,18 @@ log = logs.get(__name__)
 class ActionMethod(Handler):
     """One method of an action, as the transport calls it. What belongs to a call stands in its `context`."""
 
-    __slots__ = ("_machine", "actions", "command", "message", "model", "name", "opening", "output_type_url", "path")
+    __slots__ = (
+        "_machine",
+        "actions",
+        "command",
+        "message",
+        "model",
+        "name",
+        "opening",
+        "output_type_url",
+        "path",
+        "takes_clients",
+    )
 
     def __init__(self, actions: Actions, model: MethodModel) -> None:
         self.unary = not model.client_streaming
@@ -75,6 +86,7 @@ class ActionMethod(Handler):
         self.model = model
         self.name = f"{actions.model.service_name}.{model.name}"
         self.output_type_url = model.output_type_url
+        self.takes_clients = False
         self.path = PATHS[model.client_streaming, model.server_streaming]
         writer = ActionWriter(actions.model.service_name, model.name, model.input_type_url)
         self.command, self.opening, self.message = writer.command, writer.opening, writer.message

@@ -42,7 +42,7 @@ from stateside.journal.contract import (
 )
 from stateside.proto.status import Status
 from stateside.proxy import logs
-from stateside.proxy.effects import Onward, check_parts
+from stateside.proxy.effects import Onward, check_parts, hand_over
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Call, Channel
@@ -98,10 +98,11 @@ Stashed = tuple[ServerCall, "EntityMethod", bytes, float]
 class EntityMethod(Handler):
     """One method of an entity's service, as the transport calls it."""
 
-    __slots__ = ("_active", "_scan", "entities", "model", "name", "output_type_url", "write")
+    __slots__ = ("_active", "_scan", "entities", "model", "name", "output_type_url", "takes_clients", "write")
 
     def __init__(self, entities: Entities, model: MethodModel) -> None:
         self.unary = True
+        self.takes_clients = True
         self.entities = entities
         self.model = model
         self.name = f"{entities.model.service_name}.{model.name}"
@@ -430,7 +431,8 @@ class Activation(Handler):
         """Release the client, then go on with the next command; effects and forwards may target this very entity."""
         client, method = self._completed(now)
         if reply.side_effects or reply.action == ACTION_FORWARD:
-            Onward(self.entities.router, client, method, reply, self.key).run()
+            if reply.action != ACTION_FORWARD or not hand_over(self.entities.router, client, method, reply, self.key):
+                Onward(self.entities.router, client, method, reply, self.key).run()
         elif reply.action == ACTION_REPLY and reply.metadata is None and reply.type_url == method.output_type_url:
             client.reply(reply.payload)
         else:

@@ -35,6 +35,10 @@ class Method(Protocol):
     name: str
     """Full service name, dot, method name."""
     output_type_url: str
+    takes_clients: bool
+    """A forward may hand it the client's own call: it answers once, and leaves `context` alone."""
+
+    def on_request(self, call: ServerCall, message: bytes) -> None: ...
 
 
 class Reply(Protocol):
@@ -100,6 +104,13 @@ class Hop(NamedTuple):
 
 
 Way: TypeAlias = tuple[Hop, ...]  # innermost first
+
+
+class Trail(NamedTuple):
+    """In `context` of a client's call that was handed on by forwards."""
+
+    origin: Method  # that the client called
+    way: Way
 
 
 class StandIn(Handler):
@@ -342,17 +353,38 @@ class Onward:
         return text
 
 
+def hand_over(router: Router, client: Client, method: Method, reply: Reply, key: str) -> bool:
+    """A forward from one entity's command to another's, as most are: the target gets the client's own call. False when
+    it is not that simple; then `Onward` does it."""
+    if reply.side_effects or not isinstance(client, ServerCall) or client.ended:
+        return False
+    call = scan_forward(reply.forward or b"")
+    target = router.method(call.service_name, call.command_name)
+    trail = client.context or Trail(method, ())
+    if target is None or not target.takes_clients or len(trail.way) >= router.settings.max_hops:
+        return False
+    if target.output_type_url != trail.origin.output_type_url:
+        router.warn_type(trail.origin, target.output_type_url)
+    client.context = Trail(trail.origin, (Hop("forwarded from", method.name, key), *trail.way))
+    target.on_request(client, call.payload)
+    return True
+
+
 def name_of(call: ServiceCall) -> str:
     return f"{call.service_name}.{call.command_name}"
 
 
 def way_of(client: Client) -> Way:
-    return client.way if isinstance(client, StandIn) else ()
+    if isinstance(client, StandIn):
+        return client.way
+    return client.context.way if isinstance(client.context, Trail) else ()
 
 
 def origin_of(client: Client, method: Method) -> Method:
     """The method whose type the client expects when `method` answers."""
-    return client.origin if isinstance(client, StandIn) else method
+    if isinstance(client, StandIn):
+        return client.origin
+    return client.context.origin if isinstance(client.context, Trail) else method
 
 
 def chain(way: Way, name: str) -> str:

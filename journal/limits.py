@@ -35,3 +35,8 @@ def check_put(version: int) -> None:
 def check_read(from_sequence: int) -> None:
     if from_sequence < 1:
         raise ValueError(f"from_sequence is {from_sequence}, sequences begin at 1")
+
+
+def check_read_log(limit: int) -> None:
+    if limit < 1:
+        raise ValueError(f"limit is {limit}: at least one event has to be asked for")

@@ -41,7 +41,12 @@ ECHO = ["bench/echo.proto"]
 MODULES = {
     "proto": ["cloudstate/entity_key.proto", "cloudstate/legacy_entity_key.proto", "cloudstate/eventing.proto"],
     "examples/shopping_cart/protos": ["shoppingcart/shoppingcart.proto", "shoppingcart/persistence/domain.proto"],
-    "tests/protos": ["tck/action.proto", "tck/eventsourced.proto", "tck/valueentity.proto"],
+    "tests/protos": [
+        "tck/action.proto",
+        "tck/eventlogeventing.proto",
+        "tck/eventsourced.proto",
+        "tck/valueentity.proto",
+    ],
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from stateside.journal.contract import JournalError, TooLarge
 
+APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has as many events at most
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
 
 

@@ -23,9 +23,8 @@ from stateside.journal.contract import (
     StaleEpoch,
     Waiter,
 )
-from stateside.journal.limits import check_append, check_put, check_read, check_read_log, entity_error
+from stateside.journal.limits import APPEND_OFFSETS, check_append, check_put, check_read, check_read_log, entity_error
 
-APPEND_OFFSETS = 1 << 24  # offsets set aside for each append, as in LMDB
 SCAN_APPENDS = 1000  # appends looked at in one read of the log
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from stateside.journal.contract import JournalError, LogEntry, LogPage
+from stateside.journal.limits import APPEND_OFFSETS
 from stateside.journal.offsets import Position
 from stateside.proto import Any, cloudstate
 from stateside.proto.status import Status
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 PAGE_EVENTS = 100  # read at a time
 STORE_EVENTS = 20  # handled events after which the offset is stored ...
 STORE_DELAY = 1.0  # ... or seconds, whichever comes first
+STORE_DISTANCE = 10_000 * APPEND_OFFSETS  # without events for this consumer, the offset is stored so often
 RETRY_MIN, RETRY_MAX = 0.1, 30.0  # seconds between tries
 STOP_GRACE = 1.0  # seconds that an event under way gets when its consumer stops
 CONTENT_TYPE = "application/vnd.cloudstate.protobuf.any"
@@ -125,6 +127,7 @@ class Consumer:
         delay = RETRY_MIN
         while not self._stopping.is_set():
             begun_at = self._offset
+            self._again.clear()
             try:
                 self._offset = max(self._offset, await self._position.load())
                 await self._consume()
@@ -143,7 +146,8 @@ class Consumer:
                 if self._stopping.is_set():
                     return
             if page.next_offset > self._offset:
-                self._passed(page.next_offset, 1 if page.more else 0)
+                is_far = page.next_offset > self._position.stored + STORE_DISTANCE
+                self._passed(page.next_offset, STORE_EVENTS if is_far else 0)
             if page.more:
                 await asyncio.sleep(0)  # pages without entries need no answer of anybody: others have their turn
             else:
@@ -160,6 +164,7 @@ class Consumer:
         """Return when the event is done with, or when the consumer stops before it is."""
         delay, attempts = RETRY_MIN, 0
         while not self._stopping.is_set():
+            self._again.clear()
             status, message, final = await self._try(entry)
             if status == Status.OK:
                 self._figures.handled += 1
@@ -230,7 +235,6 @@ class Consumer:
 
     async def _back_off(self, delay: float) -> None:
         """Wait, but not while the user function comes back or the consumer stops."""
-        self._again.clear()
         if self._stopping.is_set():
             return
         try:

@@ -132,7 +132,6 @@ class EventingFunction(ActionFunction):
         first = await call.take()
         if first is None:
             return
-        await call.half_closed.wait()
         if first.name == "Effect":
             asked = model.EffectRequest.FromString(first.payload.value)
             await call.send(response(asked.id, asked.message))

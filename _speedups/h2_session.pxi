@@ -37,7 +37,9 @@ cdef class Connection:
         if self.lost or self.closing:
             return
         self.last_read = self.context.refresh()
-        self.ping_pending = False
+        if self.ping_pending:
+            self.ping_pending = False
+            self.watch()  # for the next PING, which is due before the timeout of the answered one
         self.feed(self.context.input, size)
 
     def eof_received(self):

@@ -2,8 +2,9 @@
 
 Messages of spec: package `cloudstate` and `cloudstate.eventsourced`, protocol 0.2. All scanners accept fields in any
 order, unknown fields, repeated singular fields (last one wins; sub-messages merge), non-minimal varints; they raise
-`WireError` on anything that the protobuf runtime would refuse to parse at the scanned level. Unknown groups, which this
-protocol never has, are refused in the messages of the protocol and walked over in those of users.
+`WireError` on anything that the protobuf runtime would refuse to parse at the scanned level, and in the events,
+snapshots and values of replies, which are stored. Unknown groups, which this protocol never has, are refused in the
+messages of the protocol and walked over in those of users.
 """
 
 from collections.abc import Mapping, Sequence

@@ -233,8 +233,10 @@ cdef int scan_reply_out(Reader* reader, Field* reply, StreamOut out, Parts* part
         elif field.tag == LEN_3:
             out.side_effects = appended(out.side_effects, &field)
         elif field.tag == LEN_4:
+            check_any(reader, &field)
             out.events = appended(out.events, &field)
         elif field.tag == LEN_5:
+            check_any(reader, &field)
             out.snapshot = merged(out.snapshot, &field)
     return 0
 
@@ -615,6 +617,13 @@ cpdef tuple scan_any(bytes data):
         interned(&type_url) if type_url.data != NULL else "",
         content(&value) if value.data != NULL else b"",
     )
+
+
+# What is to be stored has to be readable: an entity with one malformed event could never be replayed again.
+cdef int check_any(Reader* reader, Field* whole) except -1:
+    cdef Field type_url
+    cdef Field value
+    return scan_any_parts(reader, whole, &type_url, &value)
 
 
 cdef int scan_any_parts(Reader* reader, Field* whole, Field* type_url, Field* value) except -1:

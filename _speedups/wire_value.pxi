@@ -101,6 +101,7 @@ cdef int scan_update(Reader* reader, Field* update, ValueOut out) except -1:
     while p < end:
         p = next_field(reader, p, end, &field, b"ValueEntityUpdate")
         if field.tag == LEN_1:
+            check_any(reader, &field)
             out.value = merged(out.value, &field)
     return 0
 

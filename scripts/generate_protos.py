@@ -41,6 +41,10 @@ ECHO = ["bench/echo.proto"]
 MODULES = {
     "proto": ["cloudstate/entity_key.proto", "cloudstate/legacy_entity_key.proto", "cloudstate/eventing.proto"],
     "examples/shopping_cart/protos": ["shoppingcart/shoppingcart.proto", "shoppingcart/persistence/domain.proto"],
+    "examples/value_cart/protos": ["valuecart/shoppingcart.proto", "valuecart/domain.proto"],
+    "examples/ping_pong/protos": ["pingpong/pingpong.proto"],
+    "examples/fraud_scoring/protos": ["fraud/fraud.proto"],
+    "examples/transfer/protos": ["transfer/transfer.proto"],
     "tests/protos": [
         "tck/action.proto",
         "tck/eventlogeventing.proto",

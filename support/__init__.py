@@ -8,6 +8,7 @@ calls the handlers and sends replies, events and side effects back. See docs/use
 from .action import Action, ActionContext
 from .answers import Answer, Effect, Failure, Forward, NoReply, Reply
 from .calls import Service, ServiceCall
+from .cloud_events import CloudEvent
 from .context import Context, EntityContext
 from .errors import (
     ContextError,
@@ -49,6 +50,7 @@ __all__ = [
     "Service",
     "ServiceCall",
     "Metadata",
+    "CloudEvent",
     "json_type",
     "Stateside",
     "Hooks",

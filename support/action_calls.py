@@ -62,7 +62,11 @@ class Actions:
 
     def routes(self) -> Mapping[bytes, Handler]:
         """Handlers of the transport by path."""
-        return {f"/{PROTOCOL}/{rpc}".encode(): _handler_of(self, shape) for rpc, shape in RPCS.items()}
+        return {f"/{PROTOCOL}/{rpc}".encode(): self.handler(shape) for rpc, shape in RPCS.items()}
+
+    def handler(self, shape: Shape) -> Handler:
+        """Serves the rpc of one shape."""
+        return _StreamedIn(self, shape) if shape.streams_in else _OneIn(self, shape)
 
     def stop(self) -> None:
         """Take no more calls; those under way go on."""
@@ -107,10 +111,6 @@ def _unexpected(error: BaseException) -> str:
     if isinstance(error, WireError):
         return f"Protocol error: {error}"
     return f"Unexpected failure: {str(error) or type(error).__name__}"
-
-
-def _handler_of(actions: Actions, shape: Shape) -> Handler:
-    return _StreamedIn(actions, shape) if shape.streams_in else _OneIn(actions, shape)
 
 
 class _OneIn(Handler):

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from typing import NoReturn
 
 from .calls import ServiceCall
+from .cloud_events import CloudEvent
 from .errors import ContextError, Fail
 from .metadata import Metadata
 
@@ -60,6 +61,11 @@ class Context:
     def metadata(self) -> Metadata:
         """Metadata of the command. Empty for event sourced entities: protocol 0.2 sends them none."""
         return Metadata.parse(self._metadata)
+
+    @property
+    def cloud_event(self) -> CloudEvent | None:
+        """The CloudEvent that the metadata carries, if any."""
+        return CloudEvent.of(self.metadata)
 
     def fail(self, description: str) -> NoReturn:
         """Refuse the command. Raises Fail; the command fails even if the handler catches it.

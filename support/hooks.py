@@ -21,6 +21,10 @@ class Hooks:
         """The user function listens; `address` is host:port or the path of a socket."""
         logger.info("user function listens on %s", address)
 
+    def reloading(self, files: Sequence[str]) -> None:
+        """Source files changed; the process starts again with them (`run(reload=True)`)."""
+        logger.info("starts again: %s changed", ", ".join(files))
+
     def stopping(self, open_streams: int) -> None:
         """A graceful stop began."""
         logger.info("user function stops, %d entity streams open", open_streams)

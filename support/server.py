@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -30,6 +31,7 @@ from .errors import RegistrationError
 from .event_sourced_model import EventSourcedType
 from .event_sourced_stream import EventSourcedHandler
 from .hooks import Hooks
+from .reload import start_again, until_changed
 from .serialization import MESSAGE_PREFIX
 from .value_entity import ValueEntity
 from .value_entity_model import ValueEntityType
@@ -124,19 +126,48 @@ class Stateside:
         return entity_spec([compiled.declaration for compiled in self._types], name, version)
 
     def run(
-        self, host: str | None = None, port: int | None = None, *, unix: str | None = None, grace: float = 10.0
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        unix: str | None = None,
+        grace: float = 10.0,
+        reload: bool = False,
     ) -> None:
-        """Serve until SIGTERM or SIGINT; blocks. Arguments as of `serve`."""
-        uvloop.run(self.serve(host, port, unix=unix, grace=grace))
+        """Serve until SIGTERM or SIGINT; blocks. Arguments as of `serve`.
+
+        reload: for development, stop gracefully and start the process again when a source file of the application
+        changes; a change that does not compile is logged and waited on.
+        """
+        if uvloop.run(self._run(host, port, unix, grace, reload)):
+            start_again()
+
+    async def _run(self, host: str | None, port: int | None, unix: str | None, grace: float, reload: bool) -> bool:
+        """`serve`, also ended by a change of the sources; whether it was."""
+        if not reload:
+            await self.serve(host, port, unix=unix, grace=grace)
+            return False
+        watching = asyncio.create_task(until_changed())
+        watching.add_done_callback(self._reload)
+        try:
+            await self.serve(host, port, unix=unix, grace=grace)
+            return watching.done()
+        finally:
+            watching.cancel()
+
+    def _reload(self, watching: asyncio.Task[list[Path]]) -> None:
+        if not watching.cancelled():
+            self._hooks.reloading([str(file) for file in watching.result()])
+            self.request_stop()
 
     async def serve(
         self, host: str | None = None, port: int | None = None, *, unix: str | None = None, grace: float = 10.0
     ) -> None:
         """Serve until SIGTERM, SIGINT or cancellation, then stop gracefully. Arguments as of `start` and `stop`."""
         stopped = self._stopped = asyncio.Event()
-        await self.start(host, port, unix=unix)
-        signals = _install_signals(stopped)
+        signals = _install_signals(stopped)  # before anybody can know that we listen, and tell us to stop
         try:
+            await self.start(host, port, unix=unix)
             await stopped.wait()
         finally:
             await self.stop(grace)

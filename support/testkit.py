@@ -1,7 +1,7 @@
-"""Test kit: an event sourced entity in a test, without proxy and without network.
+"""Test kit: an entity or an action in a test, without proxy and without network.
 
-The kit plays the proxy: it keeps a journal in memory, opens streams, replays them and restarts entities as the
-protocol says. Everything passes through the same encoding and the same state machine as in production, so a value
+The kit plays the proxy: it keeps what entities store in memory, opens streams, replays them and restarts entities as
+the protocol says. Everything passes through the same encoding and the same state machines as in production, so a value
 that cannot be stored fails the test.
 
     kit = TestKit(ShoppingCart)
@@ -12,7 +12,6 @@ that cannot be stored fails the test.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -24,27 +23,37 @@ from google.protobuf.message_factory import GetMessageClass
 from stateside._speedups import wire
 from stateside.proto import cloudstate
 
+from .action_calls import Actions
+from .action_model import ActionType, Shape
 from .answers import Effect
 from .calls import SERVICE_ATTRIBUTE, ServiceCall, find_method
+from .entity import ENTITY_ATTRIBUTE
+from .entity_model import declaration_of
+from .entity_stream import EntityHandler, EntityStream
 from .errors import EntityFailure
 from .event_sourced_model import EventSourcedType
-from .event_sourced_stream import EventSourcedHandler, EventSourcedStream
-from .hooks import Hooks
-from .metadata import Metadata
+from .event_sourced_stream import EventSourcedHandler
+from .metadata import EMPTY_METADATA, Metadata
+from .testkit_calls import KitCall, KitHooks
+from .value_entity import ValueEntity
+from .value_entity_model import ValueEntityType
+from .value_entity_stream import ValueEntityHandler
 
-_COMMAND_MEMBER = 3
 _FRAME_HEADER_BYTES = 5
+_COMMAND_MEMBER = {EventSourcedType: 3, ValueEntityType: 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one command led to. Exactly one of `reply`, `forward` and `failure` is set."""
+    """What one command led to. Exactly one of `reply`, `forward` and `failure` is set, or none where an action does
+    not reply.
+    """
 
     reply: Any = None
     """The reply message."""
     forward: ServiceCall | None = None
     failure: str | None = None
-    """The text given to `fail`."""
+    """The text given to `fail`; of an action also that of an exception."""
     restarted: bool = False
     """The command failed after emitting events, so the entity was started again from its journal."""
     events: list[Any] = field(default_factory=list)
@@ -52,6 +61,12 @@ class Result:
     effects: list[Effect] = field(default_factory=list)
     snapshot: Any = None
     """The snapshot taken with this command, or None."""
+    updated: Any = None
+    """The value that a value entity stored with this command, decoded from what was stored, or None."""
+    deleted: bool = False
+    """The command deleted the value."""
+    metadata: Metadata = EMPTY_METADATA
+    """Metadata of the reply."""
 
 
 @dataclass(slots=True)
@@ -61,48 +76,180 @@ class Journal:
     events: list[bytes] = field(default_factory=list)
     snapshot: bytes | None = None
     snapshot_sequence: int = 0
+    value: bytes | None = None
+    """Of a value entity."""
 
 
 class TestKit:
-    """Runs one event sourced entity class in process.
+    """Runs one entity class or action in process.
 
-    entity: the class. targets: further entity classes or service descriptors that it may forward to; they are not run.
-    Raises RegistrationError as `Stateside` does.
+    entity: the class; of an action also an instance. targets: further entity classes or service descriptors that it may
+    forward to; they are not run. Raises RegistrationError as `Stateside` does.
     """
 
     __test__ = False  # pytest collects classes called Test*
 
-    def __init__(self, entity: type, *, targets: Iterable[type | ServiceDescriptor] = ()) -> None:
-        self.type = EventSourcedType(entity)
+    def __init__(self, entity: Any, *, targets: Iterable[type | ServiceDescriptor] = ()) -> None:
+        self.type = _compile(entity)
         self.targets: dict[str, Any] = {}
         for target in [entity, *targets]:
             descriptor: Any = getattr(target, SERVICE_ATTRIBUTE, target)
             self.targets[descriptor.full_name] = descriptor
-        self._hooks = _KitHooks()
-        self._owner = EventSourcedHandler(self.targets.keys(), self._hooks)
-        self._owner.types[self.type.service_name] = self.type
+        self._hooks = KitHooks()
         self._entities: dict[str, TestEntity] = {}
 
     def entity(self, entity_id: str) -> TestEntity:
         """The entity instance of this key; the same object every time."""
+        if isinstance(self.type, ActionType):
+            raise TypeError(f"{self.type.label} is an action, without entities: use kit.action")
         if entity_id not in self._entities:
-            self._entities[entity_id] = TestEntity(self, entity_id)
+            self._entities[entity_id] = TestEntity(self, self.type, entity_id)
         return self._entities[entity_id]
 
+    @property
+    def action(self) -> TestAction:
+        """The action. Its unary commands are methods of this object."""
+        if not isinstance(self.type, ActionType):
+            raise TypeError(f"{self.type.label} is no action: use kit.entity(key)")
+        return TestAction(self, self.type)
+
     def restart(self) -> None:
-        """Passivate all instances. Each comes back from its snapshot and journal with its next command."""
+        """Passivate all instances. Each comes back from what is stored with its next command."""
         for entity in self._entities.values():
             entity.passivate()
 
-    def open(self, call: _KitCall) -> EventSourcedStream:
+    def open(self, call: KitCall) -> EntityStream:
         """A stream as the transport would open it."""
-        stream = call.context = EventSourcedStream(call, self._owner)
+        owner = self._owner()
+        stream: EntityStream = owner.stream_class(call, owner)
+        call.context = stream
         return stream
+
+    def actions(self) -> Actions:
+        """What serves the action."""
+        actions = Actions(self.targets.keys(), self._hooks)
+        assert isinstance(self.type, ActionType)
+        actions.types[self.type.service_name] = self.type
+        return actions
+
+    def _owner(self) -> EntityHandler:
+        handler = ValueEntityHandler if isinstance(self.type, ValueEntityType) else EventSourcedHandler
+        owner = handler(self.targets.keys(), self._hooks)
+        assert not isinstance(self.type, ActionType)
+        owner.types[self.type.service_name] = self.type
+        return owner
 
     def take_error(self) -> Exception | None:
         """The exception behind the last failure of a stream."""
         error, self._hooks.error = self._hooks.error, None
         return error
+
+    # --- reading what was answered ------------------------------------------------------------------------------------
+
+    def method(self, name: str, message: Message | None = None) -> Any:
+        """The rpc of this name. Raises AttributeError if there is none, TypeError if it does not take `message`."""
+        service = self.type.declaration.service
+        method = find_method({method.name: method for method in service.methods}, name)
+        if method is None:
+            raise AttributeError(f"service {service.full_name} has no rpc {name!r}")
+        if message is not None and message.DESCRIPTOR.full_name != method.input_type.full_name:
+            raise TypeError(
+                f"{method.full_name} takes {method.input_type.full_name}, not {message.DESCRIPTOR.full_name}"
+            )
+        return method
+
+    def reply(self, method: Any, type_url: str, payload: bytes) -> Any:
+        """The reply message of an rpc."""
+        if type_url.partition("/")[2] != method.output_type.full_name:
+            raise EntityFailure(f"reply of type {type_url}, which {method.full_name} does not return")
+        return GetMessageClass(method.output_type).FromString(payload)
+
+    def effect(self, data: bytes) -> Effect:
+        """A side effect as it was asked for."""
+        effect = cloudstate.SideEffect.FromString(data)
+        return Effect(self._service_call(effect), effect.synchronous)
+
+    def forward(self, data: bytes | None) -> ServiceCall | None:
+        """A forward as the call it was made from."""
+        return None if data is None else self._service_call(cloudstate.Forward.FromString(data))
+
+    def _service_call(self, call: Any) -> ServiceCall:
+        method = self.targets[call.service_name].methods_by_name[call.command_name]
+        message = GetMessageClass(method.input_type).FromString(call.payload.value)
+        return ServiceCall(
+            call.service_name, call.command_name, message, Metadata.parse(call.metadata.SerializeToString())
+        )
+
+
+def _compile(entity: Any) -> EventSourcedType | ValueEntityType | ActionType:
+    cls = entity if isinstance(entity, type) else type(entity)
+    if vars(cls).get(ENTITY_ATTRIBUTE) is not None and entity is not cls:
+        return ActionType(entity)
+    declaration = declaration_of(entity)
+    if declaration.entity_type.endswith(".ActionProtocol"):
+        return ActionType(entity)
+    return ValueEntityType(entity) if isinstance(declaration, ValueEntity) else EventSourcedType(entity)
+
+
+class TestAction:
+    """An action in the kit. Unary commands are methods, named as the rpc or in snake_case: `action.score(message)`."""
+
+    __test__ = False
+
+    def __init__(self, kit: TestKit, action: ActionType) -> None:
+        self._kit = kit
+        self._type = action
+
+    def __getattr__(self, name: str) -> Callable[..., Result]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        method = self._kit.method(name)
+        return lambda message, metadata=EMPTY_METADATA: self.call(method.name, message, metadata)
+
+    def call(self, method: str, message: Message, metadata: Metadata = EMPTY_METADATA) -> Result:
+        """Send a command and return what it led to. An async handler is run to its end, so no event loop may be
+        running.
+
+        Raises the exception of the handler. TypeError: the rpc is streamed.
+        """
+        handler = self._type.commands.get(self._kit.method(method).name)
+        if handler is None or not handler.is_async:
+            return self._result(self._send(method, message, metadata), method)
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError(f"{method} has an async handler and a loop is running: await acall(...) instead")
+        return asyncio.run(self.acall(method, message, metadata))
+
+    async def acall(self, method: str, message: Message, metadata: Metadata = EMPTY_METADATA) -> Result:
+        """`call` for tests that run in an event loop."""
+        call = self._send(method, message, metadata)
+        await call.answered()
+        return self._result(call, method)
+
+    def _send(self, name: str, message: Message, metadata: Metadata) -> KitCall:
+        method = self._kit.method(name, message)
+        if method.client_streaming or method.server_streaming:
+            raise TypeError(f"{method.full_name} is streamed; the kit calls unary methods, iterate the handler itself")
+        writer = wire.ActionWriter(
+            self._type.service_name, method.name, f"type.googleapis.com/{message.DESCRIPTOR.full_name}"
+        )
+        call = KitCall()
+        command = writer.command(message.SerializeToString(), metadata.serialize())
+        self._kit.actions().handler(Shape.UNARY).on_request(call, command)  # type: ignore[arg-type]
+        return call
+
+    def _result(self, call: KitCall, method: str) -> Result:
+        error = self._kit.take_error()
+        if error is not None:
+            raise error
+        out = wire.scan_action_out(call.sent.popleft())
+        replied = out.action == wire.ACTION_REPLY
+        return Result(
+            reply=self._kit.reply(self._kit.method(method), out.type_url, out.payload) if replied else None,
+            forward=self._kit.forward(out.forward),
+            failure=out.description if out.action == wire.ACTION_FAILURE else None,
+            effects=[self._kit.effect(effect) for effect in out.side_effects],
+            metadata=Metadata.parse(out.metadata),
+        )
 
 
 class TestEntity:
@@ -112,29 +259,34 @@ class TestEntity:
 
     __test__ = False
 
-    def __init__(self, kit: TestKit, entity_id: str) -> None:
+    def __init__(self, kit: TestKit, entity: EventSourcedType | ValueEntityType, entity_id: str) -> None:
         self.entity_id = entity_id
         self.journal = Journal()
         self._kit = kit
-        self._call = _KitCall()
-        self._stream: EventSourcedStream | None = None
+        self._type = entity
+        self._call = KitCall()
+        self._stream: EntityStream | None = None
         self._last_command_id = 0
 
     def __getattr__(self, name: str) -> Callable[[Message], Result]:
         if name.startswith("_"):
             raise AttributeError(name)
-        method = self._method(name)
+        method = self._kit.method(name)
         return lambda message: self.call(method.name, message)
 
     @property
     def state(self) -> Any:
-        """The instance of the entity class, brought back from the journal if it is not in memory. For looking at."""
-        return self._open().instance
+        """For looking at: of an event sourced entity the instance of its class, brought back from the journal if it is
+        not in memory; of a value entity the stored value, None if there is none.
+        """
+        if isinstance(self._type, EventSourcedType):
+            return self._open().instance
+        return None if self.journal.value is None else self._type.codec.decode(self.journal.value)
 
     @property
     def events(self) -> list[Any]:
         """All events of the journal, decoded."""
-        return [self._kit.type.codec.decode(event) for event in self.journal.events]
+        return [self._type.codec.decode(event) for event in self.journal.events]
 
     def call(self, method: str, message: Message) -> Result:
         """Send a command and return what it led to. An async handler is run to its end, so no event loop may be
@@ -142,19 +294,19 @@ class TestEntity:
 
         Raises the exception of the handler, or EntityFailure, where the entity's stream would have failed.
         """
-        handler = self._kit.type.commands.get(self._method(method).name)
+        handler = self._type.commands.get(self._kit.method(method).name)
         if handler is not None and handler.is_async:
             if asyncio._get_running_loop() is not None:
                 raise RuntimeError(f"{method} has an async handler and a loop is running: await acall(...) instead")
             return asyncio.run(self.acall(method, message))
         self._send(method, message)
-        return self._result()
+        return self._result(method)
 
     async def acall(self, method: str, message: Message) -> Result:
         """`call` for tests that run in an event loop."""
         self._send(method, message)
         await self._call.answered()
-        return self._result()
+        return self._result(method)
 
     def passivate(self) -> None:
         """Drop the instance from memory, as a proxy does after a while without commands."""
@@ -164,45 +316,44 @@ class TestEntity:
 
     # --- the proxy's part ------------------------------------------------------------------------------------------
 
-    def _method(self, name: str) -> Any:
-        service = self._kit.type.declaration.service
-        method = find_method({method.name: method for method in service.methods}, name)
-        if method is None:
-            raise AttributeError(f"service {service.full_name} has no rpc {name!r}")
-        return method
-
     def _send(self, name: str, message: Message) -> None:
-        method = self._method(name)
-        if message.DESCRIPTOR.full_name != method.input_type.full_name:
-            raise TypeError(
-                f"{method.full_name} takes {method.input_type.full_name}, not {message.DESCRIPTOR.full_name}"
-            )
+        method = self._kit.method(name, message)
         stream = self._open()
         self._last_command_id += 1
-        writer = wire.CommandWriter(_COMMAND_MEMBER, method.name, f"type.googleapis.com/{message.DESCRIPTOR.full_name}")
+        member = _COMMAND_MEMBER[type(self._type)]
+        writer = wire.CommandWriter(member, method.name, f"type.googleapis.com/{message.DESCRIPTOR.full_name}")
         stream.receive(writer.write(self.entity_id.encode(), self._last_command_id, message.SerializeToString()))
 
-    def _open(self) -> EventSourcedStream:
-        """The stream of the instance; a new one is given the snapshot and the events behind it."""
+    def _open(self) -> EntityStream:
+        """The stream of the instance; a new one is given what is stored."""
         if self._stream is None:
-            self._call, self._last_command_id = _KitCall(), 0
-            stream, journal = self._kit.open(self._call), self.journal
-            stream.receive(
-                wire.write_init(
-                    self._kit.type.service_name, self.entity_id, journal.snapshot_sequence, journal.snapshot
-                )
-            )
-            for sequence, stored in enumerate(
-                journal.events[journal.snapshot_sequence :], journal.snapshot_sequence + 1
-            ):
-                stream.receive(wire.frame_events(sequence, [stored])[_FRAME_HEADER_BYTES:])
+            self._call, self._last_command_id = KitCall(), 0
+            stream = self._kit.open(self._call)
+            for message in self._stored():
+                stream.receive(message)
             if self._call.sent:
-                self._raise(wire.scan_event_sourced_out(self._call.sent.popleft()))
+                self._raise(self._scan(self._call.sent.popleft()))
             self._stream = stream
         return self._stream
 
-    def _result(self) -> Result:
-        out = wire.scan_event_sourced_out(self._call.sent.popleft())
+    def _stored(self) -> Iterable[bytes]:
+        """The messages that bring an instance back."""
+        name, journal = self._type.service_name, self.journal
+        if isinstance(self._type, ValueEntityType):
+            yield wire.write_value_init(name, self.entity_id, journal.value)
+            return
+        first = journal.snapshot_sequence
+        yield wire.write_init(name, self.entity_id, first, journal.snapshot)
+        for sequence, stored in enumerate(journal.events[first:], first + 1):
+            yield wire.frame_events(sequence, [stored])[_FRAME_HEADER_BYTES:]
+
+    def _scan(self, message: bytes) -> Any:
+        if isinstance(self._type, ValueEntityType):
+            return wire.scan_value_out(message)
+        return wire.scan_event_sourced_out(message)
+
+    def _result(self, method: str) -> Result:
+        out = self._scan(self._call.sent.popleft())
         if out.kind == wire.KIND_FAILURE:
             self._stream = None
             self._raise(out)
@@ -210,79 +361,32 @@ class TestEntity:
             if out.restart:
                 self.passivate()
             return Result(failure=out.description, restarted=out.restart)
-        self._store(out)
-        decode = self._kit.type.codec.decode
+        replied = out.action == wire.ACTION_REPLY
         return Result(
-            reply=self._reply(out) if out.action == wire.ACTION_REPLY else None,
-            forward=self._forward(cloudstate.Forward.FromString(out.forward)) if out.forward is not None else None,
-            events=[decode(event) for event in out.events],
-            effects=[self._effect(effect) for effect in out.side_effects],
-            snapshot=None if out.snapshot is None else decode(out.snapshot),
+            reply=self._kit.reply(self._kit.method(method), out.type_url, out.payload) if replied else None,
+            forward=self._kit.forward(out.forward),
+            effects=[self._kit.effect(effect) for effect in out.side_effects],
+            metadata=Metadata.parse(out.metadata),
+            **(self._keep_value(out) if isinstance(self._type, ValueEntityType) else self._keep_events(out)),
         )
 
-    def _store(self, out: wire.StreamOut) -> None:
+    def _keep_events(self, out: wire.StreamOut) -> dict[str, Any]:
+        decode = self._type.codec.decode
         self.journal.events.extend(out.events)
         if out.snapshot is not None:
             self.journal.snapshot, self.journal.snapshot_sequence = out.snapshot, len(self.journal.events)
+        return {
+            "events": [decode(event) for event in out.events],
+            "snapshot": None if out.snapshot is None else decode(out.snapshot),
+        }
 
-    def _raise(self, out: wire.StreamOut) -> NoReturn:
+    def _keep_value(self, out: wire.ValueOut) -> dict[str, Any]:
+        if out.state_action == wire.STATE_NONE:
+            return {}
+        self.journal.value = out.value
+        if out.value is None:
+            return {"deleted": True}
+        return {"updated": self._type.codec.decode(out.value)}
+
+    def _raise(self, out: Any) -> NoReturn:
         raise self._kit.take_error() or EntityFailure(out.description, out.command_id)
-
-    def _reply(self, out: wire.StreamOut) -> Any:
-        name = out.type_url.partition("/")[2]
-        for handler in self._kit.type.commands.values():
-            if handler.reply_class.DESCRIPTOR.full_name == name:
-                return handler.reply_class.FromString(out.payload)
-        raise EntityFailure(f"reply of type {out.type_url}, which no rpc of the service returns", out.command_id)
-
-    def _effect(self, data: bytes) -> Effect:
-        effect = cloudstate.SideEffect.FromString(data)
-        return Effect(self._forward(effect), effect.synchronous)
-
-    def _forward(self, call: Any) -> ServiceCall:
-        """A Forward or SideEffect as the call it was made from."""
-        method = self._kit.targets[call.service_name].methods_by_name[call.command_name]
-        message = GetMessageClass(method.input_type).FromString(call.payload.value)
-        return ServiceCall(
-            call.service_name, call.command_name, message, Metadata.parse(call.metadata.SerializeToString())
-        )
-
-
-class _KitCall:
-    """The transport's side of a stream: keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.context: Any = None
-        self.sent: deque[bytes] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-
-    def send(self, message: bytes) -> bool:
-        self.sent.append(message)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-        return True
-
-    async def answered(self) -> None:
-        """Wait until something was sent."""
-        if not self.sent:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-    def finish(self) -> None:
-        """The stream ended; what it sent can still be read."""
-
-    def pause(self) -> None:
-        """Nothing is held back here."""
-
-    def resume(self) -> None:
-        """Nothing was held back."""
-
-
-class _KitHooks(Hooks):
-    """Keeps the exception of a failed stream, so that the test sees it where it happened."""
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    def stream_failed(self, service: str, entity_id: str, command: str, description: str, error: Exception) -> None:
-        self.error = error

@@ -384,6 +384,19 @@ async def test_garbage_is_an_unexpected_failure_and_is_reported(world: World) ->
     await served_by_a_new_instance(world, key)
 
 
+async def test_a_value_that_could_not_be_read_again_is_not_stored(world: World) -> None:
+    """It would end every later instance before its first command."""
+    key, stream = await a_value(world, "kept")
+    call = start(world, key)
+    await stream.next()
+    sound = reply(2, "done", updated("new")).SerializeToString()
+    await stream.send_bytes(sound.replace(b"Persisted", b"Persiste\xff"))
+    assert await call == unknown("Unexpected Value entity failure")
+    await world.user_function.report_about(key, VALUE_MODEL, "malformed", "Any")
+    await stream.close_as_asked()
+    await served_by_a_new_instance(world, key, value="kept")
+
+
 async def test_a_message_before_the_init_fails_the_first_command_and_is_reported(world: World) -> None:
     user_function = world.user_function
     usual = user_function.behaviour

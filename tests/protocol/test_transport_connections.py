@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,32 @@ import uvloop
 from stateside._speedups import h2
 
 from .transport_peers import GrpcioServer, OurClient, OurServer, eventually, meet
+
+ROOT = Path(__file__).parents[2]
+# A coroutine that raises while a server, a channel and a call between them are open.
+FAILS = """
+import asyncio
+import uvloop
+from stateside._speedups import h2
+
+class Open(h2.Handler):
+    def on_open(self, call):
+        opened.set()
+
+async def fails():
+    global opened, server, channel, call
+    opened = asyncio.Event()
+    server = h2.Server(asyncio.get_running_loop(), lambda path: Open())
+    port = await server.listen_tcp("127.0.0.1", 0)
+    channel = await h2.Channel.connect(asyncio.get_running_loop(), "127.0.0.1", port)
+    call = channel.open(b"/s/m", h2.Handler())
+    call.send(b"x")
+    await opened.wait()
+    raise ValueError("the reason")
+
+def test_fails():
+    uvloop.run(fails())
+"""
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 OK, CANCELLED, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE = 0, 1, 4, 8, 14
@@ -204,6 +233,25 @@ def test_unix_sockets_serve_as_well(run: Run, tmp_path_factory: pytest.TempPathF
         await server.close()
 
     run(body())
+
+
+def ended_program(*arguments: str, seconds: float) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+
+
+def test_a_loop_ends_with_a_server_a_channel_and_a_call_left_open() -> None:
+    ended = ended_program("-c", FAILS + "test_fails()", seconds=5)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("ValueError: the reason\n")
+
+
+def test_a_failing_test_that_leaves_them_open_ends_with_its_own_failure(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(FAILS)
+    ended = ended_program("-m", "pytest", "-c", "pyproject.toml", str(tmp_path / "test_it.py"), seconds=20)
+    assert ended.returncode == 1
+    assert "ValueError: the reason" in ended.stdout
+    assert "unclosed resource" in ended.stdout
 
 
 def test_nothing_is_left_behind(run: Run) -> None:

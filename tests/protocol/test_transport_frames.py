@@ -293,22 +293,66 @@ def test_an_idle_connection_is_closed(run: Run) -> None:
     run(body())
 
 
-def test_a_silent_peer_is_pinged_and_given_up(run: Run) -> None:
-    class Deaf(FramePeer):
-        def data_received(self, data: bytes) -> None:
-            self.received += len(data)
+class Falling(FramePeer):
+    """Answers nothing any more once it is `deaf`."""
 
+    deaf = False
+
+    def data_received(self, data: bytes) -> None:
+        if not self.deaf:
+            super().data_received(data)
+
+
+def test_a_silent_peer_is_pinged_and_given_up(run: Run) -> None:
     async def body() -> None:
         server, client = await served(h2.Limits(keepalive_interval=0.05, keepalive_timeout=0.1))
         await asyncio.sleep(0.4)
         assert len(client.of(PingReceived)) >= 2
         assert not client.lost.is_set()
-        deaf = Deaf(client=True)
+        deaf = Falling(client=True)
+        deaf.deaf = True
         await asyncio.get_running_loop().create_connection(lambda: deaf, "127.0.0.1", server.port)
         await asyncio.wait_for(deaf.lost.wait(), 1)
         assert not client.lost.is_set()
         client.close()
         await server.close()
+
+    run(body())
+
+
+def test_a_peer_that_answered_pings_and_falls_silent_is_given_up(run: Run) -> None:
+    async def body() -> None:
+        # The timeout is much longer than the interval: an answered PING must not put off the next one until then.
+        server = OurServer(h2.Limits(keepalive_interval=0.05, keepalive_timeout=0.5))
+        await server.start()
+        client = Falling(client=True)
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: client, "127.0.0.1", server.port)
+        started = loop.time()
+        await client.wait_for(PingReceived, number=6)
+        assert 6 * 0.05 - 0.01 <= loop.time() - started < 6 * 0.5 / 2
+        client.deaf = True
+        await asyncio.wait_for(client.lost.wait(), 2)
+        assert server.server.connections == 0
+        await server.close()
+
+    run(body())
+
+
+def test_a_channel_pings_too_and_ends_its_calls_when_the_peer_falls_silent(run: Run) -> None:
+    async def body() -> None:
+        peer = Falling(client=False)
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda: peer, "127.0.0.1", 0)
+        client = await called(
+            listener.sockets[0].getsockname()[1], h2.Limits(keepalive_interval=0.05, keepalive_timeout=0.5)
+        )
+        call = client.open(b"Never", [b""])
+        await asyncio.wait_for(peer.wait_for(PingReceived, number=4), 1.5)
+        peer.deaf = True
+        assert (await asyncio.wait_for(call.result(), 2)).status == UNAVAILABLE
+        assert client.channel.closed
+        listener.close()
 
     run(body())
 

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from examples.readme_sample import ShoppingCart
 from examples.shopping_cart.protos.shoppingcart import shoppingcart_pb2 as shop
 from stateside.support.testkit import TestKit
@@ -11,10 +13,11 @@ from stateside.support.testkit import TestKit
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_snippet_of_the_guide_runs() -> None:
-    guide = (ROOT / "docs" / "user-guide-event-sourced.md").read_text()
+@pytest.mark.parametrize("name", ["event-sourced", "value-entities", "actions"])
+def test_every_snippet_of_the_guide_runs(name: str) -> None:
+    guide = (ROOT / "docs" / f"user-guide-{name}.md").read_text()
     snippets = re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)
-    assert len(snippets) == guide.count("```python") > 5
+    assert len(snippets) == guide.count("```python") > 3
     names: dict[str, Any] = {"__name__": "guide"}
     for snippet in snippets:
         exec(compile(snippet, "guide", "exec"), names)

@@ -1,0 +1,133 @@
+"""The examples behind a real proxy: all their services in one user function, called by a gRPC client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from examples.fraud_scoring.protos.fraud import fraud_pb2 as fraud
+from examples.fraud_scoring.services import CustomerCase, Scoring
+from examples.ping_pong.players import Pinger, Ponger
+from examples.ping_pong.protos.pingpong import pingpong_pb2 as game
+from examples.shopping_cart.entity import ShoppingCart
+from examples.transfer.protos.transfer import transfer_pb2 as bank
+from examples.transfer.services import Account, Transfers
+from examples.value_cart.entity import ValueCart
+from examples.value_cart.protos.valuecart import shoppingcart_pb2 as shop
+from stateside.support import Stateside
+
+from .harness import Client, ProxyProcess
+from .user_function import PATIENCE_S
+
+
+class Served:
+    """All examples in one process behind one proxy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.app = Stateside(
+            ShoppingCart, ValueCart, Pinger, Ponger, Scoring(), CustomerCase, Transfers, Account, name="examples"
+        )
+        self.folder = folder
+
+    async def start(self) -> Served:
+        port = await self.app.start("127.0.0.1", 0)
+        self.proxy = await ProxyProcess(port, self.folder, journal="memory:").start()
+        self.client = Client(self.proxy.port)
+        return self
+
+    async def stop(self) -> None:
+        await self.client.close()
+        await self.proxy.stop()
+        await self.app.stop(0)
+
+    async def call(self, method: str, request: Any, reply_class: Any) -> Any:
+        return reply_class.FromString(await self.client.call(f"/{method}", request.SerializeToString()))
+
+
+@pytest.fixture(scope="module")
+def served(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    served = Served(tmp_path_factory.mktemp("examples"))
+    runner.run(served.start())
+    yield served
+    runner.run(served.stop())
+
+
+async def test_value_cart(served: Served) -> None:
+    service = "com.example.valueentity.shoppingcart.ShoppingCart"
+    for quantity in (2, 3):
+        line = shop.AddLineItem(user_id="u", product_id="tea", name="Tea", quantity=quantity)
+        await served.call(f"{service}/AddItem", line, shop.Cart)
+    cart = await served.call(f"{service}/GetCart", shop.GetShoppingCart(user_id="u"), shop.Cart)
+    assert cart == shop.Cart(items=[shop.LineItem(product_id="tea", name="Tea", quantity=5)])
+    await served.call(f"{service}/RemoveCart", shop.RemoveShoppingCart(user_id="u"), shop.Cart)
+    assert await served.call(f"{service}/GetCart", shop.GetShoppingCart(user_id="u"), shop.Cart) == shop.Cart()
+
+
+async def test_ping_pong(served: Served) -> None:
+    ping = await served.call("cloudstate.pingpong.Pinger/Ping", game.PongSent(id="g"), game.PingSent)
+    assert ping.sequence_number == 1
+    pong = game.PongSent(id="g", sequence_number=1)
+    rally = await served.call("cloudstate.pingpong.Pinger/Rally", pong, game.PongSent)
+    assert rally.sequence_number == 3
+    for player in ("Pinger", "Ponger"):
+        stats = await served.call(f"cloudstate.pingpong.{player}/Report", game.GetReport(id="g"), game.Stats)
+        assert stats == (game.Stats(sent=2, seen=1) if player == "Pinger" else game.Stats(sent=1, seen=2))
+
+
+async def test_fraud_scoring(served: Served) -> None:
+    suspicious = fraud.Payment(payment_id="p1", customer="c", country="XX", amount_cents=5_000_00)
+    score = await served.call("example.fraud.Scoring/ScorePayment", suspicious, fraud.Score)
+    assert score.points == 70
+    case = await served.call("example.fraud.Cases/Get", fraud.GetCase(customer="c"), fraud.Case)
+    assert case == fraud.Case(payment_ids=["p1"], points=70)
+
+
+async def test_fraud_scoring_of_streams(served: Served) -> None:
+    payments = [fraud.Payment(payment_id=f"s{n}", customer="d", amount_cents=n * 1_000_00) for n in range(3)]
+
+    async def sent() -> AsyncIterator[bytes]:
+        for payment in payments:
+            yield payment.SerializeToString()
+
+    watch = served.client.channel.stream_stream("/example.fraud.Scoring/Watch")(sent(), timeout=PATIENCE_S)
+    scores = [fraud.Score.FromString(data) async for data in watch]
+    assert [(score.payment_id, score.points) for score in scores] == [("s0", 30), ("s1", 70), ("s2", 70)]
+    summarize = served.client.channel.stream_unary("/example.fraud.Scoring/Summarize")(sent(), timeout=PATIENCE_S)
+    assert fraud.Summary.FromString(await summarize) == fraud.Summary(payments=3, suspicious=2)
+    case = await served.call("example.fraud.Cases/Get", fraud.GetCase(customer="d"), fraud.Case)
+    assert case.payment_ids == ["s1", "s2"]
+
+
+async def balance(served: Served, account: str) -> Any:
+    return await served.call("example.transfer.Accounts/Get", bank.AccountKey(account=account), bank.Balance)
+
+
+async def test_a_transfer_moves_money(served: Served) -> None:
+    await served.call("example.transfer.Accounts/PayIn", bank.Amount(account="a", amount=100), bank.Balance)
+    transfer = bank.Transfer(transfer_id="t1", sender="a", receiver="b", amount=30)
+    for _ in range(2):  # asked again it is not done again
+        progress = await served.call("example.transfer.Transfers/Start", transfer, bank.Progress)
+        assert progress.transfer == transfer
+    assert await balance(served, "a") == bank.Balance(amount=70, outgoing={"t1": bank.DONE})
+    assert (await balance(served, "b")).amount == 30
+
+
+async def test_a_transfer_to_a_closed_account_is_refunded(served: Served) -> None:
+    await served.call("example.transfer.Accounts/PayIn", bank.Amount(account="c", amount=100), bank.Balance)
+    await served.call("example.transfer.Accounts/Close", bank.AccountKey(account="d"), bank.Balance)
+    transfer = bank.Transfer(transfer_id="t2", sender="c", receiver="d", amount=30)
+    await served.call("example.transfer.Transfers/Start", transfer, bank.Progress)
+    assert await balance(served, "c") == bank.Balance(amount=100, outgoing={"t2": bank.REFUNDED})
+    assert (await balance(served, "d")).amount == 0
+
+
+async def test_a_transfer_of_more_than_there_is(served: Served) -> None:
+    transfer = bank.Transfer(transfer_id="t3", sender="poor", receiver="b", amount=30)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.call("example.transfer.Transfers/Start", transfer, bank.Progress)
+    assert caught.value.details() == "Account poor does not have 30"

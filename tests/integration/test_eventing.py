@@ -16,6 +16,7 @@ import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from tck import eventlogeventing_pb2 as model
 
+from stateside.journal.limits import APPEND_OFFSETS
 from stateside.proto import pack
 
 from .eventing_function import (
@@ -208,6 +209,34 @@ async def test_an_event_that_was_not_answered_before_kill_9_comes_again(tmp_path
         assert numbers(user_function.deliveries).count(2) == 2
 
 
+async def test_kill_9_under_load_loses_no_acknowledged_event_and_no_order(tmp_path: Path) -> None:
+    async with started(tmp_path) as (world, user_function):
+        acknowledged: set[str] = set()
+
+        async def emit_until_killed(key: str) -> None:
+            number = 0
+            while (await emit(world, key, event_one(f"{key}/{number}"))).ok:
+                acknowledged.add(f"{key}/{number}")
+                number += 1
+
+        load = asyncio.gather(*(emit_until_killed(f"key-{number}") for number in range(8)))
+        await user_function.delivered(150)
+        await world.proxy.kill()
+        await load
+        before = len(user_function.deliveries)
+        await world.proxy.start()
+        await user_function.until(
+            lambda: acknowledged <= {each.text for each in user_function.deliveries}, "all acknowledged events"
+        )
+        for part in (user_function.deliveries[:before], user_function.deliveries[before:]):
+            offsets = [each.offset for each in part]
+            assert offsets == sorted(set(offsets))
+        assert user_function.deliveries[before].offset <= user_function.deliveries[before - 1].offset + APPEND_OFFSETS
+        assert len({(each.offset, each.text) for each in user_function.deliveries}) == len(
+            {each.offset for each in user_function.deliveries}
+        )
+
+
 async def test_a_proxy_that_ends_well_repeats_nothing(tmp_path: Path) -> None:
     async with started(tmp_path) as (world, user_function):
         await emit_all(world, 1, 7)
@@ -253,9 +282,8 @@ async def test_a_consumer_that_is_offered_no_longer_stops(tmp_path: Path) -> Non
         await user_function.delivered(4)
         await user_function.stop()
         user_function.spec = eventing_spec()
-        discovered = len(user_function.discovered)
         await user_function.start()
-        await user_function.until(lambda: len(user_function.discovered) > discovered, "another discovery")
+        await world.discovered(2)
         await emit_all(world, 3, 3)
         await user_function.until(lambda: len(user_function.of(SUBSCRIBER)) == 3, "the first group's events")
         assert numbers(user_function.of(SECOND)) == [1, 2]

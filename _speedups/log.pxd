@@ -39,6 +39,7 @@ cdef class Log:
     cdef readonly int state
     cdef readonly uint64_t appends, events, values, batch_size_last, batch_size_max
     cdef readonly str identity
+    cdef public object on_events  # called after a batch with events was stored and answered
 
     cdef int check(self, int code) except -1
     cdef int open_environment(self) except -1

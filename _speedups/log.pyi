@@ -58,6 +58,8 @@ class Log:
     opened: bool
     tail_size: int
     """Entities with records that the index may not have yet."""
+    on_events: Callable[[], None] | None
+    """Called after the appends of a batch were answered, if events were among them."""
     def __init__(
         self,
         path: str,
@@ -81,6 +83,11 @@ class Log:
         """Last sequence, snapshot sequence, snapshot; of a value: version, version, value or None (deleted)."""
     def read(self, entity: str, from_sequence: int, max_bytes: int) -> tuple[list[bytes], bool]:
         """Events, and whether there are more."""
+    def read_log(
+        self, prefix: str, from_offset: int, limit: int, max_bytes: int
+    ) -> tuple[list[tuple[int, str, int, bytes]], int, bool]:
+        """Events of all entities whose id begins with `prefix`, in the order of the log: (offset, entity, sequence,
+        event) each; the offset to go on from; and whether that is before the end of the log."""
     def append(
         self, entity: str, first_sequence: int, events: Sequence[bytes], snapshot: bytes | None, waiter: Any, epoch: int
     ) -> None: ...

@@ -77,6 +77,7 @@ from stateside._speedups.record cimport (
     FLAG_VALUE,
     FORMAT_VERSION,
     MAX_ENTITY_SIZE,
+    MAX_EVENTS,
     RECORD_VERSION,
     Length,
     RecordHeader,
@@ -291,6 +292,11 @@ cdef class Log:
             raise ValueError("from_sequence is 0, sequences begin at 1")
         return self.reader.read(entity, self.name_of(entity), from_sequence, max_bytes)
 
+    def read_log(self, str prefix not None, uint64_t from_offset, uint32_t limit, size_t max_bytes):
+        if limit == 0:
+            raise ValueError("limit is 0, at least one event has to be asked for")
+        return self.reader.read_log(self.name_of(prefix), from_offset, limit, max_bytes)
+
     cdef Name name_of(self, str entity) except *:
         cdef Name name
         cdef Py_ssize_t size
@@ -309,6 +315,8 @@ cdef class Log:
         cdef Append asked
         if first_sequence == 0 or (not parts and (snapshot is None or first_sequence == 1)):
             raise ValueError("nothing to append: no events, and no stored event that a snapshot could cover")
+        if len(parts) > MAX_EVENTS:
+            raise ValueError(f"{len(parts)} events in one append, at most {MAX_EVENTS} are possible")
         memset(&asked, 0, sizeof(Append))
         asked.first_sequence, asked.epoch = first_sequence, epoch
         asked.flags = FLAG_SNAPSHOT if snapshot is not None else 0
@@ -461,6 +469,7 @@ cdef class Log:
         # The next batch goes first, so that the disk works while the waiters do.
         cdef list waiters = self.flying_waiters
         cdef list entities = self.flying_entities
+        cdef uint64_t events = self.events
         if outcome.code == 0:
             self.note_stored(outcome)
         else:
@@ -472,6 +481,8 @@ cdef class Log:
         if self.gathering.count > 0:
             self.hand_over()
         self.answer(waiters, entities, outcome.code)
+        if self.events != events and self.on_events is not None:
+            self.on_events()
         if self.drained is not None and self.flying == NULL and self.gathering.count == 0:
             self.drained.set_result(None)
         return 0

@@ -63,6 +63,9 @@ cdef class LogReader:
     cdef tuple load(self, str entity, Name name)
     cdef tuple read(self, str entity, Name name, uint64_t sequence, size_t max_bytes)
     cdef int find_head(self, str entity, Name name, HeadMark* head) except -1
+    cdef tuple read_log(self, Name prefix, uint64_t offset, uint32_t limit, size_t max_bytes)
+    cdef bint scan_log(self, Name prefix, uint64_t* offset, uint32_t limit, size_t max_bytes, list entries) except -1
+    cdef int log_record(self, MDB_val* value, uint64_t offset, Name prefix) except -1
 
     cdef int begin(self) except -1
     cdef int renew(self) noexcept

@@ -2,7 +2,7 @@
 
 A read looks in the index and, for what the index does not have yet, in the tails kept here: one small sorted array per
 entity that was appended to lately. The index always holds a prefix of an entity's records, so a read walks the index
-and then the tail. An LMDB snapshot is held only for the length of one call, so that readers never keep old pages alive.
+and then the tail. Reads of the log over all entities need no index: they walk the records themselves. An LMDB snapshot is held only for the length of one call, so that readers never keep old pages alive.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -37,6 +37,8 @@ from stateside._speedups.logwriter cimport (
     pthread_mutex_unlock,
 )
 from stateside._speedups.record cimport (
+    EVENT_BITS,
+    EVENT_MASK,
     EVENTS_ENTRY_SIZE,
     FLAG_DELETED,
     KEY_SIZE,
@@ -58,6 +60,9 @@ from stateside._speedups.record cimport (
 )
 
 cdef uint64_t LAST_SEQUENCE = <uint64_t>-1
+
+cdef enum:
+    SCAN_RECORDS = 1000  # records looked at in one call, whosever they are: others wait for the loop meanwhile
 
 
 cdef class Tail:
@@ -247,6 +252,65 @@ cdef class LogReader:
             found = self.next_place(entity, name, header.first_sequence + header.event_count, &place, &indexed)
         return False
 
+    # The log over all entities.
+
+    cdef tuple read_log(self, Name prefix, uint64_t offset, uint32_t limit, size_t max_bytes):
+        cdef list entries = []
+        self.begin()
+        try:
+            more = self.scan_log(prefix, &offset, limit, max_bytes, entries)
+        finally:
+            self.end()
+        return entries, offset, more
+
+    cdef bint scan_log(self, Name prefix, uint64_t* offset, uint32_t limit, size_t max_bytes, list entries) except -1:
+        # Collect events of entities that begin with `prefix`; `offset` moves behind what was seen. True: it ended early.
+        cdef char[8] packed
+        cdef MDB_val key
+        cdef MDB_val value
+        cdef uint64_t at
+        cdef size_t size = 0
+        cdef int found
+        cdef uint32_t seen = 0
+        put_big_endian(packed, offset[0] >> EVENT_BITS)
+        key.mv_data = packed
+        key.mv_size = 8
+        cdef int code = mdb_cursor_get(self.log_cursor, &key, &value, MDB_SET_RANGE)
+        while code == 0:
+            if seen == SCAN_RECORDS:
+                return True
+            seen += 1
+            at = get_big_endian(<const char*>key.mv_data)
+            try:
+                found = self.log_record(&value, at, prefix)
+            except BaseException:
+                if entries:
+                    return True  # what is before the damage first
+                raise
+            offset[0] = max(offset[0], at << EVENT_BITS)
+            if found and take_entries(<const char*>value.mv_data, offset, limit, max_bytes, &size, entries):
+                return True
+            offset[0] = (at + 1) << EVENT_BITS
+            code = mdb_cursor_get(self.log_cursor, &key, &value, MDB_NEXT)
+        if code != MDB_NOTFOUND:
+            raise self.explain(STORE, None, code, 0)
+        return False
+
+    cdef int log_record(self, MDB_val* value, uint64_t offset, Name prefix) except -1:
+        # Whether the record has events of such an entity. Of others only the header has to be sound.
+        cdef const char* record = <const char*>value.mv_data
+        cdef const RecordHeader* header = <const RecordHeader*>record
+        if not header_fits(record, value.mv_size, offset):
+            raise self.explain(ORPHAN, None, offset, 0)
+        if is_value(record) or header.entity_size < prefix.size:
+            return False
+        if memcmp(record_entity(record), prefix.data, prefix.size) != 0:
+            return False
+        if not record_fits(record, value.mv_size, offset):
+            entity = record_entity(record)[:header.entity_size].decode()
+            raise self.explain(CORRUPT, entity, header.first_sequence, 0)
+        return True
+
     # The LMDB snapshot.
 
     cdef int begin(self) except -1:
@@ -400,5 +464,29 @@ cdef bint take_events(const char* record, uint64_t sequence, size_t max_bytes, s
             if size[0] > max_bytes and events:
                 return True
             events.append(PyBytes_FromStringAndSize(event, lengths[i].size))
+        event += lengths[i].size
+    return False
+
+
+cdef bint take_entries(
+    const char* record, uint64_t* offset, uint32_t limit, size_t max_bytes, size_t* size, list entries
+) except -1:
+    # Append the record's events from `offset` on, as (offset, entity, sequence, event). True: the page is full before
+    # the record's end, and `offset` is that of the next event.
+    cdef const RecordHeader* header = <const RecordHeader*>record
+    cdef const Length* lengths = record_lengths(record)
+    cdef const char* event = record_events(record)
+    cdef uint64_t first = offset[0] & EVENT_MASK
+    cdef uint64_t base = offset[0] - first
+    cdef uint32_t i
+    entity = record_entity(record)[:header.entity_size].decode()
+    for i in range(header.event_count):
+        if i >= first:
+            size[0] += lengths[i].size + sizeof(Length)
+            if entries and (<uint32_t>len(entries) >= limit or size[0] > max_bytes):
+                offset[0] = base + i
+                return True
+            payload = PyBytes_FromStringAndSize(event, lengths[i].size)
+            entries.append((base + i, entity, header.first_sequence + i, payload))
         event += lengths[i].size
     return False

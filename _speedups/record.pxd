@@ -15,6 +15,10 @@ cdef enum:
     KEY_SIZE = 489  # entity, 0xFF, first sequence (of a value: 0)
     EVENTS_ENTRY_SIZE = 8  # of the index: the record's offset
     VALUE_ENTRY_SIZE = 16  # offset and version, which the key does not have
+    # The offset of one event is that of its record, and, in the low bits, its place among the record's events.
+    EVENT_BITS = 24
+    EVENT_MASK = (1 << 24) - 1
+    MAX_EVENTS = 1 << 24  # in one append
 
 # In front of every record; the entity, the event lengths and the events follow.
 cdef packed struct RecordHeader:

@@ -12,16 +12,19 @@ Promises, tested once against every store (tests/unit/test_journal_contract.py):
 - An epoch lower than the highest one seen for the entity is refused (`StaleEpoch`).
 - Events are read in order; a snapshot never covers an event that is not stored.
 - A record whose checksum does not fit is reported for that entity (`Corrupt`); others are not affected.
+- Appends have an order over all entities, and `read_log` gives their events in it. What was acknowledged is there;
+  an event that shows up later never has a lower offset than one that was read. Offsets stay what they are until the
+  journal is exported and imported. Listeners (`watch`) are called after events were acknowledged.
 - A store that can't append says so (`Full`, `Broken`) and keeps serving reads while it can.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Durability(StrEnum):
@@ -78,6 +81,31 @@ class Page:
     more: bool
 
 
+class LogEntry(NamedTuple):
+    """One event in the log over all entities. Offsets ascend with gaps."""
+
+    offset: int
+    entity: str
+    sequence: int
+    event: bytes
+
+
+@dataclass(slots=True)
+class LogPage:
+    """Some of the log. `next_offset`: where to go on. `more`: the log does not end there, though there need not be an
+    entry behind it that was asked for; a page may be empty and have `more`."""
+
+    entries: list[LogEntry]
+    next_offset: int
+    more: bool
+
+
+class LogWaiter(Protocol):
+    """Who asked for some of the log; called once, as a `Waiter` is."""
+
+    def on_log(self, page: LogPage | None, error: JournalError | None) -> None: ...
+
+
 class Waiter(Protocol):
     """Who asked. Exactly one callback follows each request, on the loop's thread, possibly before the request returns
     (never for append)."""
@@ -94,6 +122,21 @@ class Journal(ABC):
 
     durability: Durability
 
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def watch(self, listener: Callable[[], None]) -> None:
+        """Call `listener` on the loop's thread each time after events of any entity were acknowledged, before or after
+        the journal is opened. It must return at once and raise nothing."""
+        self._listeners.append(listener)
+
+    def unwatch(self, listener: Callable[[], None]) -> None:
+        self._listeners.remove(listener)
+
+    def _tell_listeners(self) -> None:
+        for listener in self._listeners:
+            listener()
+
     @abstractmethod
     async def open(self) -> None:
         """Make the store ready. Raises JournalError with what to do when it cannot be used."""
@@ -109,6 +152,12 @@ class Journal(ABC):
     @abstractmethod
     def read(self, entity: str, from_sequence: int, max_bytes: int, waiter: Waiter) -> None:
         """Ask for events from a sequence on, at least one if there is any, about `max_bytes` bytes at most."""
+
+    @abstractmethod
+    def read_log(self, prefix: str, from_offset: int, limit: int, waiter: LogWaiter) -> None:
+        """Ask for events of all entities whose id begins with `prefix`, in the order of the journal, from an offset on
+        (0: the beginning), `limit` at most. How much is looked through in one call is bounded (see `LogPage.more`). To
+        go on behind an entry, ask from its offset + 1."""
 
     @abstractmethod
     def append(

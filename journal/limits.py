@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from stateside.journal.contract import JournalError, TooLarge
 
+APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has as many events at most
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
 
 
@@ -35,3 +36,8 @@ def check_put(version: int) -> None:
 def check_read(from_sequence: int) -> None:
     if from_sequence < 1:
         raise ValueError(f"from_sequence is {from_sequence}, sequences begin at 1")
+
+
+def check_read_log(limit: int) -> None:
+    if limit < 1:
+        raise ValueError(f"limit is {limit}: at least one event has to be asked for")

@@ -24,6 +24,9 @@ from stateside.journal.contract import (
     Head,
     Journal,
     JournalError,
+    LogEntry,
+    LogPage,
+    LogWaiter,
     Page,
     SequenceTaken,
     StaleEpoch,
@@ -33,6 +36,7 @@ from stateside.journal.contract import (
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "journal.lock"
+LOG_PAGE_BYTES = 1 << 20  # of events in one page of the log
 _DURABILITIES = {Durability.DURABLE: 0, Durability.RELAXED: 1, Durability.NONE: 2}
 
 
@@ -79,12 +83,14 @@ class LmdbJournal(Journal):
         settings: LmdbSettings | None = None,
         on_broken: Callable[[JournalError], None] | None = None,
     ) -> None:
+        super().__init__()
         self.path = Path(path)
         self.durability = durability
         self.settings = settings or LmdbSettings()
         self.on_broken = on_broken
         self._lock: IO[str] | None = None
         self.log = self._make_log()
+        self.log.on_events = self._tell_listeners
 
     async def open(self) -> None:
         try:
@@ -124,6 +130,14 @@ class LmdbJournal(Journal):
             waiter.on_page(None, error)
         else:
             waiter.on_page(Page(from_sequence, events, more), None)
+
+    def read_log(self, prefix: str, from_offset: int, limit: int, waiter: LogWaiter) -> None:
+        try:
+            entries, next_offset, more = self.log.read_log(prefix, from_offset, limit, LOG_PAGE_BYTES)
+        except JournalError as error:
+            waiter.on_log(None, error)
+        else:
+            waiter.on_log(LogPage(list(map(LogEntry._make, entries)), next_offset, more), None)
 
     def append(
         self,

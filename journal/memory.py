@@ -15,12 +15,17 @@ from stateside.journal.contract import (
     Head,
     Journal,
     JournalError,
+    LogEntry,
+    LogPage,
+    LogWaiter,
     Page,
     SequenceTaken,
     StaleEpoch,
     Waiter,
 )
-from stateside.journal.limits import check_append, check_put, check_read, entity_error
+from stateside.journal.limits import APPEND_OFFSETS, check_append, check_put, check_read, check_read_log, entity_error
+
+SCAN_APPENDS = 1000  # appends looked at in one read of the log
 
 
 class MemoryJournal(Journal):
@@ -29,12 +34,15 @@ class MemoryJournal(Journal):
     durability = Durability.NONE
 
     def __init__(self, max_bytes: int = 1 << 30) -> None:
+        super().__init__()
         self.appends = 0
         self.events = 0
         self.values = 0
         self.size_bytes = 0
         self._max_bytes = max_bytes
         self._entities: dict[str, _Entity] = {}
+        self._order: list[tuple[str, int, int]] = []  # of each append: entity, first sequence, number of events
+        self._told = 0  # events when the listeners were told last
         self._answers: list[tuple[Waiter, JournalError | None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -66,6 +74,24 @@ class MemoryJournal(Journal):
         events = found.events if found else []
         end = _page_end(events, from_sequence - 1, max_bytes)
         waiter.on_page(Page(from_sequence, events[from_sequence - 1 : end], end < len(events)), None)
+
+    def read_log(self, prefix: str, from_offset: int, limit: int, waiter: LogWaiter) -> None:
+        check_read_log(limit)
+        at, first = divmod(from_offset, APPEND_OFFSETS)
+        end = min(at + SCAN_APPENDS, len(self._order))
+        entries: list[LogEntry] = []
+        for number in range(at, end):
+            entity, sequence, count = self._order[number]
+            if entity.startswith(prefix):
+                events = self._entities[entity].events
+                for index in range(first, count):
+                    offset, place = number * APPEND_OFFSETS + index, sequence + index
+                    if len(entries) == limit:
+                        return waiter.on_log(LogPage(entries, offset, True), None)
+                    entries.append(LogEntry(offset, entity, place, events[place - 1]))
+            first = 0
+        next_offset = max(from_offset, end * APPEND_OFFSETS)
+        waiter.on_log(LogPage(entries, next_offset, end < len(self._order)), None)
 
     def append(
         self,
@@ -110,6 +136,8 @@ class MemoryJournal(Journal):
     def _store(self, entity: str, events: Sequence[bytes], snapshot: bytes | None, epoch: int) -> None:
         found = self._entities.setdefault(entity, _Entity())
         found.epoch = epoch
+        if events:
+            self._order.append((entity, found.last_sequence + 1, len(events)))
         found.events.extend(events)
         found.last_sequence += len(events)
         self.size_bytes += sum(map(len, events))
@@ -144,6 +172,9 @@ class MemoryJournal(Journal):
             except Exception as exception:
                 report = {"message": "a journal's waiter failed", "exception": exception}
                 asyncio.get_running_loop().call_exception_handler(report)
+        if self.events != self._told:
+            self._told = self.events
+            self._tell_listeners()
 
 
 class _Entity:

@@ -36,6 +36,7 @@ from stateside._speedups.wire import (
     metadata_of_headers,
     scan_action_out,
 )
+from stateside.proto import action
 from stateside.proto.status import Status
 from stateside.proxy import logs
 from stateside.proxy.activation import MAX_REFUSALS, REFUSAL_DELAY
@@ -107,6 +108,18 @@ class ActionMethod(Handler):
             machine.begin(self.command(payload, metadata))
         else:
             machine.begin(self.opening(metadata), self.message(payload))
+
+    def take_event(self, client: StandIn, type_url: str, payload: bytes, metadata: bytes | None) -> None:
+        """An event of a log, as the Any that was stored. Its metadata belongs to the message, not to the call."""
+        machine = self._machine(self, client, True)
+        service = self.actions.model.service_name
+        if self.unary:
+            writer = ActionWriter(service, self.model.name, type_url)
+            machine.begin(writer.command(payload, metadata))
+        else:
+            message = action.ActionCommand(payload={"type_url": type_url, "value": payload})
+            message.metadata.ParseFromString(metadata or b"")
+            machine.begin(self.opening(None), message.SerializeToString())
 
     def on_message(self, call: Call, message: bytes) -> None:
         if call.context is not None:

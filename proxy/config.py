@@ -193,6 +193,12 @@ class Settings:
     max_pending_effects: int = _row(
         ENTITIES, 10_000, Whole(1, 10_000_000), "Side effects running at once; further ones are refused and counted."
     )
+    eventing_max_attempts: int = _row(
+        ENTITIES,
+        10,
+        Whole(1, 1_000_000),
+        "How often a consumer is given an event that it fails to handle, before the event is logged and skipped.",
+    )
     number_of_shards: int = _row(
         ENTITIES, 100, Whole(1, 65536), "Shards of each entity type. The same everywhere and for ever."
     )

@@ -61,10 +61,15 @@ def key_fields(message: Descriptor) -> list[FieldDescriptor]:
 def is_key(field_options: bytes) -> bool:
     """Whether serialized FieldOptions carry one of the key options with a true value."""
     marks = dict.fromkeys(KEY_OPTIONS, 0)
-    for number, value in _varints(field_options):
-        if number in marks:
+    for number, value in _fields(field_options):
+        if number in marks and isinstance(value, int):
             marks[number] = value
     return any(marks.values())
+
+
+def message_option(options: bytes, number: int) -> bytes:
+    """The bytes of an option that is a message; its parts, if it was written in several; empty without it."""
+    return b"".join(value for found, value in _fields(options) if found == number and isinstance(value, bytes))
 
 
 def _decode(data: bytes) -> FileDescriptorSet:
@@ -117,8 +122,8 @@ def _arrows(names: list[str]) -> str:
     return " -> ".join(names)
 
 
-def _varints(data: bytes) -> Iterator[tuple[int, int]]:
-    """Top-level varint fields of a well-formed message: (field number, value)."""
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Top-level fields of a well-formed message that are varints or have a length: (field number, value)."""
     at = depth = 0
     while at < len(data):
         tag, at = _varint(data, at)
@@ -129,6 +134,8 @@ def _varints(data: bytes) -> Iterator[tuple[int, int]]:
                 yield number, value
         elif wire_type == _LENGTH_DELIMITED:
             length, at = _varint(data, at)
+            if depth == 0:
+                yield number, data[at : at + length]
             at += length
         elif wire_type in _FIXED_BYTES:
             at += _FIXED_BYTES[wire_type]

@@ -86,10 +86,16 @@ class Router:
         service = self.services.get(service_name)
         return service.methods.get(command_name) if service is not None else None
 
-    def deliver(self, target: Target, stand_in: StandIn, payload: bytes, metadata: bytes | None) -> None:
-        """A side effect or a forward: one request message, with metadata if the target takes any (spec core 7.3)."""
+    def deliver(
+        self, target: Target, stand_in: StandIn, payload: bytes, metadata: bytes | None, type_url: str | None = None
+    ) -> None:
+        """A side effect or a forward: one request message, with metadata if the target takes any (spec core 7.3). Or an
+        event, then with the `type_url` that it was stored with."""
         if isinstance(target, ActionMethod):
-            target.take(stand_in, payload, metadata)
+            if type_url is not None:
+                target.take_event(stand_in, type_url, payload, metadata)
+            else:
+                target.take(stand_in, payload, metadata)
         else:
             target.on_request(stand_in, payload)  # type: ignore[arg-type]
 

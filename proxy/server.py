@@ -1,6 +1,7 @@
 """The proxy process: puts the parts together, starts them in order, and takes them down again.
 
-    admin port -> discovery -> journal -> main port -> ready ... SIGTERM -> drain -> passivate -> journal closed
+    admin port -> discovery -> journal -> main port -> consumers -> ready
+    SIGTERM -> consumers end -> drain -> passivate -> journal closed
 
 The main port opens once the user function has been discovered and then stays open whatever happens to the user
 function. The journal opens when the first entity type that keeps state is discovered, before anything of it is served:
@@ -27,6 +28,7 @@ from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import Settings
 from stateside.proxy.discovery import Discovery
+from stateside.proxy.eventing import Eventing
 from stateside.proxy.eventsourced import EventSourcedEntities
 from stateside.proxy.health import Health
 from stateside.proxy.metrics import Metrics
@@ -106,6 +108,7 @@ class Proxy:
         self.user_function = UserFunction(settings, self.timers.evict)
         self.discovery = Discovery(settings, self._found, self.readiness)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
+        self.eventing = Eventing(settings, self.router)
         face = http1.main_port(settings, loop)
         self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=face.connect)
         self.health = Health(self.readiness)
@@ -128,6 +131,10 @@ class Proxy:
         gauge("stateside_waiting_entities", "Instances that wait for a stream", lambda: len(self.user_function.waiting))
         gauge("stateside_pending_effects", "Side effects running", lambda: self.router.pending_effects)
         counter("stateside_failed_effects", "Side effects not done or failed", lambda: self.router.failed_effects)
+        figures = self.eventing.figures
+        counter("stateside_eventing_handled", "Events that consumers handled", lambda: figures.handled)
+        counter("stateside_eventing_failed_deliveries", "Events not handled, each try", lambda: figures.failed)
+        counter("stateside_eventing_dead_letters", "Events given up by a consumer", lambda: figures.dead_letters)
         counter("stateside_dropped_reports", "Error reports not sent", lambda: self.discovery.dropped_reports)
         for name in self.server.counters:
             reading = partial(self.server.counters.__getitem__, name)
@@ -166,6 +173,8 @@ class Proxy:
         log.info("user function discovered", services=model.service_names)
         if not self.port:
             await self._listen()
+        if self.journal is not None:
+            await self.eventing.update(model.consumers, self.journal)
 
     async def _open_journal(self) -> bool:
         """False: it cannot be opened, and the proxy stops."""
@@ -215,6 +224,7 @@ class Proxy:
         """Let calls finish, passivate what is idle, close."""
         log.info("stopping", grace_seconds=self.settings.graceful_termination_timeout)
         self.health.close()
+        await self.eventing.close()
         await self.server.close(self.settings.graceful_termination_timeout)
         await self._passivate_all()
         self.timers.stop()

@@ -14,6 +14,7 @@ from stateside.proto import cloudstate
 from stateside.proxy import descriptors
 from stateside.proxy.config import Settings
 from stateside.proxy.descriptors import Descriptors, SpecError
+from stateside.proxy.eventing_spec import ConsumerModel, Declarations
 from stateside.proxy.version import VERSION
 
 __all__ = [
@@ -103,6 +104,7 @@ class ServiceModel:
     entities: tuple[EntityModel, ...]
     descriptors: Descriptors
     warnings: tuple[str, ...] = ()
+    consumers: tuple[ConsumerModel, ...] = ()
     service_names: tuple[str, ...] = field(init=False)
 
     @property
@@ -134,7 +136,8 @@ def validate(entity_spec: Any, settings: Settings) -> ServiceModel:
     entities: list[EntityModel] = []
     for offer in entity_spec.entities:
         entities.append(_entity(offer, built, entities))
-    return ServiceModel(tuple(entities), built, tuple(warnings))
+    consumers = _consumers(entities, built, warnings)
+    return ServiceModel(tuple(entities), built, tuple(warnings), consumers)
 
 
 def _check_version(info: Any, settings: Settings) -> Iterator[str]:
@@ -148,6 +151,16 @@ def _check_version(info: Any, settings: Settings) -> Iterator[str]:
     if settings.protocol_compatibility_check:
         raise SpecError(f"{text} Use a support library for that version, or a proxy that speaks the other one.")
     yield f"{text} Going on because protocol_compatibility_check is false."
+
+
+def _consumers(entities: list[EntityModel], built: Descriptors, warnings: list[str]) -> tuple[ConsumerModel, ...]:
+    """What consumes event logs. Every service may, whatever its entity type."""
+    logs = {each.persistence_id for each in entities if each.entity_type == EVENT_SOURCED}
+    values = {each.persistence_id for each in entities if each.entity_type == VALUE_ENTITY}
+    declared = Declarations(logs, values, warnings)
+    for entity in entities:
+        declared.add(_service(entity.service_name, built))
+    return declared.consumers()
 
 
 def _entity(offer: Any, built: Descriptors, earlier: list[EntityModel]) -> EntityModel:

@@ -45,7 +45,12 @@ MODULES = {
     "examples/ping_pong/protos": ["pingpong/pingpong.proto"],
     "examples/fraud_scoring/protos": ["fraud/fraud.proto"],
     "examples/transfer/protos": ["transfer/transfer.proto"],
-    "tests/protos": ["tck/action.proto", "tck/eventsourced.proto", "tck/valueentity.proto"],
+    "tests/protos": [
+        "tck/action.proto",
+        "tck/eventlogeventing.proto",
+        "tck/eventsourced.proto",
+        "tck/valueentity.proto",
+    ],
 }
 
 

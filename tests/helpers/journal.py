@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
-from stateside.journal.contract import Head, Journal, JournalError, Page
+from stateside.journal.contract import Head, Journal, JournalError, LogEntry, LogPage, Page
 
 T = TypeVar("T")
 
@@ -29,6 +29,9 @@ class Answer:
         self._take(head, error)
 
     def on_page(self, page: Page | None, error: JournalError | None) -> None:
+        self._take(page, error)
+
+    def on_log(self, page: LogPage | None, error: JournalError | None) -> None:
         self._take(page, error)
 
     def _take(self, value: Any, error: JournalError | None) -> None:
@@ -77,6 +80,25 @@ async def read_page(journal: Journal, entity: str, first: int = 1, max_bytes: in
     page = await answer.result()
     assert isinstance(page, Page)
     return page
+
+
+async def read_log(journal: Journal, prefix: str, from_offset: int = 0, limit: int = 1000) -> LogPage:
+    answer = Answer()
+    journal.read_log(prefix, from_offset, limit, answer)
+    page = await answer.result()
+    assert isinstance(page, LogPage)
+    return page
+
+
+async def read_whole_log(journal: Journal, prefix: str, from_offset: int = 0, limit: int = 1000) -> list[LogEntry]:
+    entries: list[LogEntry] = []
+    while True:
+        page = await read_log(journal, prefix, from_offset, limit)
+        entries += page.entries
+        if not page.more:
+            return entries
+        assert page.next_offset > from_offset
+        from_offset = page.next_offset
 
 
 async def read_all(journal: Journal, entity: str, first: int = 1, max_bytes: int = 1 << 20) -> list[bytes]:

@@ -313,6 +313,14 @@ class World:
         await self.client.close()
         self.client = Client(self.proxy.port)
 
+    async def discovered(self, count: int) -> None:
+        """Wait until the proxy serves what it found at its `count`th discovery; the user function is asked earlier."""
+
+        async def now() -> bool:
+            return self.proxy.log.count('"user function discovered"') == count
+
+        await eventually(now, f"{count} discoveries")
+
     async def queued(self, count: int, service: str = messages.MODEL) -> None:
         """Wait until so many commands of an entity type wait behind others."""
 

@@ -16,7 +16,8 @@ from stateside.journal.anyvalue import join_any, split_any
 from stateside.journal.cli import journal as commands
 from stateside.journal.contract import Durability, Head
 from stateside.journal.format import index_key, pack_offset
-from stateside.journal.lmdb import LmdbSettings
+from stateside.journal.lmdb import LmdbJournal, LmdbSettings
+from stateside.journal.offsets import Position
 from stateside.journal.reader import StoredJournal
 from stateside.journal.verify import verify
 from tests.helpers.journal import append, load, read_all, run
@@ -441,3 +442,20 @@ def test_an_any_is_split_as_protobuf_splits_it():
 )
 def test_bytes_that_are_no_canonical_any_are_left_alone(data):
     assert split_any(data) is None
+
+
+def test_offsets_of_consumers_stay_behind_because_an_import_gives_events_other_offsets(filled, tmp_path):
+    async def store():
+        journal = LmdbJournal(filled)
+        await journal.open()
+        position = Position(journal, "group|cart")
+        await position.load()
+        position.store(77)
+        await position.flush()
+        await journal.close()
+
+    before = call("export", "-", "--path", filled).stdout
+    run(store())
+    assert "|offset|group|cart" in contents(filled)
+    assert call("verify", "--path", filled).exit_code == 0
+    assert call("export", "-", "--path", filled).stdout == before

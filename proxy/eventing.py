@@ -202,7 +202,7 @@ class Consumer:
             if not ended.done():
                 ended.set_result((status, message))
 
-        way = (Hop("event of", f"{entry.entity} #{entry.sequence}"),)
+        way = (Hop("event of", f"{entry.entity} #{entry.sequence}", ""),)
         stand_in = StandIn(self._router, target, way, over)
         metadata = metadata_of(entry, self.model.event_log, event.type_url)
         self._router.deliver(target, stand_in, event.value, metadata, event.type_url)

@@ -25,6 +25,11 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 _SLICE_BYTES = 4096
 # More requests in one read than this are not a client in a hurry.
 _MAX_PIPELINED = 16
+# A client that sends too large a body is read on for so long, in seconds: closing before would reset the connection,
+# and it might never read why.
+_LINGER = 2.0
+# A body may take any time, as long as so many bytes of it come within each `request_timeout`.
+_BODY_STEP_BYTES = 64 * 1024
 # What a client may send ahead while it waits for an answer, before it is not read any more.
 _MAX_AHEAD_BYTES = 64 * 1024
 
@@ -96,7 +101,7 @@ class Bounds:
     max_body_bytes: int = 64 * 1024
     keep_bodies: bool = False  # otherwise they are counted and dropped
     request_timeout: float = (
-        10.0  # from the first byte of a request to its end; also for the first byte of a connection
+        10.0  # from the first byte of a request to its end or the next part of its body; also for the first byte at all
     )
     idle_timeout: float = 75.0  # between requests
 
@@ -156,6 +161,7 @@ class Service:
             if not connection.busy:
                 connection.close()
         if any(connection.busy for connection in self.connections):
+            self._empty.clear()
             try:
                 async with asyncio.timeout(grace):
                     await self._empty.wait()
@@ -191,7 +197,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._request = Request()
-        self._body: list[bytes] = []
+        self._body = bytearray()
         self._header_bytes = 0
         self._header_count = 0
         self._body_bytes = 0
@@ -244,7 +250,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._request = Request()
-        self._body = []
+        self._body = bytearray()
         self._header_bytes = self._header_count = self._body_bytes = 0
         self._in_headers = True
         self._between_requests = False
@@ -274,11 +280,14 @@ class Connection(asyncio.Protocol):
             self._expected()
 
     def on_body(self, body: bytes) -> None:
+        steps = self._body_bytes // _BODY_STEP_BYTES
         self._body_bytes += len(body)
         if self._body_bytes > self._bounds.max_body_bytes:
             self._refuse_body()
         elif self._bounds.keep_bodies:
-            self._body.append(body)
+            self._body += body
+            if self._body_bytes // _BODY_STEP_BYTES > steps:
+                self._arm(self._bounds.request_timeout)
 
     def on_message_complete(self) -> None:
         if self._is_last:
@@ -287,8 +296,8 @@ class Connection(asyncio.Protocol):
         wanted = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         keep_alive = wanted and self._answered < _MAX_PIPELINED
         self._between_requests = True
-        self._request.body = b"".join(self._body)
-        self._body = []
+        self._request.body = bytes(self._body)
+        self._body.clear()
         self._enqueue(None, keep_alive)
         self._arm(self._bounds.idle_timeout)
 
@@ -343,7 +352,7 @@ class Connection(asyncio.Protocol):
         self._enqueue(response, keep_alive=False)
 
     def _refuse_body(self) -> None:
-        self._body = []
+        self._body.clear()
         line = f"the body is larger than {self._bounds.max_body_bytes} bytes"
         self._refuse(text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, line))
 
@@ -396,7 +405,10 @@ class Connection(asyncio.Protocol):
         keep_alive = exchange.keep_alive and not self._service.stopping
         with_body = exchange.request.method != "HEAD"
         self._transport.write(_serialize(response, keep_alive, with_body))
-        if not keep_alive:
+        if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            self._transport.write_eof()
+            self._arm(_LINGER)
+        elif not keep_alive:
             self.close()
 
     def _pace(self) -> None:
@@ -419,7 +431,7 @@ class Connection(asyncio.Protocol):
     def _expire(self) -> None:
         if self.busy:
             return  # it is ours to answer; the timer begins anew then
-        if self._between_requests:
+        if self._between_requests or self._is_last:
             self.close()
         else:
             self._refuse(text(HTTPStatus.REQUEST_TIMEOUT))

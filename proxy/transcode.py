@@ -117,9 +117,9 @@ def _json(content_type: str, body: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} appears twice in an object")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"the name {twice[:100]!r} appears twice in an object")
     return found
 
 
@@ -177,6 +177,8 @@ def _field_path(message: Descriptor, name: str) -> FieldPath:
     """The fields that a parameter names, by proto names or by JSON names."""
     path: list[FieldDescriptor] = []
     inner: Descriptor | None = message
+    if name.count(".") >= MAX_DEPTH:
+        raise BadRequest(f"query parameter {name[:100]!r}: deeper than {MAX_DEPTH} messages")
     for part in name.split("."):
         if path and path[-1].is_repeated:
             raise BadRequest(f"query parameter {name[:100]!r}: {_dotted(tuple(path))} is repeated, or a map")

@@ -271,6 +271,12 @@ async def test_a_call_that_has_begun_is_answered_before_the_proxy_stops(tmp_path
             assert await stopping == 0
 
 
+async def test_a_client_that_sends_far_too_much_reads_why(world: World) -> None:
+    async with HttpConnection(world.proxy.port) as http:
+        answer = await http.ask("POST", ACTION, b" " * 4_000_000)
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+
+
 # --- discovery -------------------------------------------------------------------------------------------------------
 
 

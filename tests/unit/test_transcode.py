@@ -470,6 +470,7 @@ def test_query_parameters(query: str, fields: dict[str, Any]) -> None:
         ("m.key=x", "m.key"),
         ("j=x", "j"),
         ("ns=1&ns=x", "ns"),
+        ("n" + ".deep" * 2000 + ".s=x", "deeper than 100"),
         ("i=%zz", "percent-encoding"),
         ("id=%ff", "UTF-8"),
         ("&".join(["ns=1"] * 1001), "1000"),

@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol):
                 self._arm(self._bounds.request_timeout)
 
     def on_message_complete(self) -> None:
-        if self._is_last:
+        if self._is_last or self._offers_with_body():
             return
         self._answered += 1
         wanted = self._parser.should_keep_alive() and not self._parser.should_upgrade()
@@ -300,6 +300,12 @@ class Connection(asyncio.Protocol):
         self._body.clear()
         self._enqueue(None, keep_alive)
         self._arm(self._bounds.idle_timeout)
+
+    def _offers_with_body(self) -> bool:
+        """Whether the request that was just read offers another protocol and has a body, which the parser leaves
+        unread."""
+        has_body = self._announced_bytes() > 0 or "transfer-encoding" in self._request.headers
+        return has_body and self._parser.should_upgrade() and self._request.method != "CONNECT"
 
     def _announced_bytes(self) -> int:
         length = self._request.headers.get("content-length", "")
@@ -340,12 +346,28 @@ class Connection(asyncio.Protocol):
             self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._is_last = True  # it is answered as an ordinary request; what follows would be another protocol
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._offers_with_body() and not self._is_last:
+                self._decline(data[upgrade.args[0] :])
+            else:
+                self._is_last = True  # it is answered as an ordinary request; what follows would be another protocol
         except httptools.HttpParserError as error:
             self._refuse(text(HTTPStatus.BAD_REQUEST, f"not a valid HTTP/1.1 request: {error}"))
         if self._in_headers and self._header_bytes > self._bounds.max_header_bytes:
             self._refuse(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
+
+    def _decline(self, rest: bytes) -> None:
+        """Begin the request anew without the offer of another protocol, as Java's client makes it with its first one.
+        `rest` is what follows the headers."""
+        request = self._request
+        offer = (b"upgrade", b"connection", b"http2-settings", b"expect")
+        first = f"{request.method} {request.target.decode('latin-1')} HTTP/{self._parser.get_http_version()}"
+        lines = [
+            first.encode("latin-1"),
+            *(name + b": " + value for name, value in request.fields if name not in offer),
+        ]
+        self._parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def _refuse(self, response: Response) -> None:
         """Answer in turn and close, unless that is about to happen already."""

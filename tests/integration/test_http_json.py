@@ -246,6 +246,19 @@ async def test_a_client_that_asks_before_it_sends_its_body_is_told_to_go_on(worl
         assert (await http.read()).text == '{"message":"foo"}'
 
 
+async def test_an_offer_to_upgrade_does_not_lose_the_body(world: World) -> None:
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAoAAA"}
+    async with HttpConnection(world.proxy.port) as http:
+        for text in ("one", "two"):
+            answer = await http.ask("POST", ACTION, FOO.replace("foo", text), **offer)
+            assert (answer.text, answer.headers["connection"]) == (f'{{"message":"{text}"}}', "keep-alive")
+        head = f"POST {ACTION} HTTP/1.1\r\nhost: x\r\ncontent-type: {JSON}\r\ncontent-length: {len(FOO)}\r\n"
+        for byte in f"{head}connection: upgrade\r\nupgrade: h2c\r\n\r\n{FOO}".encode():
+            http.writer.write(bytes((byte,)))
+            await http.writer.drain()
+        assert (await http.read()).text == '{"message":"foo"}'
+
+
 async def test_a_chunked_body_and_a_connection_that_is_kept(world: World) -> None:
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (FOO[:9].encode(), FOO[9:].encode()))
     async with HttpConnection(world.proxy.port) as http:

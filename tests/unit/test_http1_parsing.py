@@ -93,6 +93,7 @@ REQUESTS = st.lists(
             b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nK-Network-Probe: queue\r\n\r\n",
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nGET ",
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: a\r\nContent-Length: 4\r\n\r\nGET ",
             b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
             b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
             b"GET / HTTP/1.0\r\n\r\n",

@@ -427,7 +427,7 @@ class Connection(asyncio.Protocol):
         keep_alive = exchange.keep_alive and not self._service.stopping
         with_body = exchange.request.method != "HEAD"
         self._transport.write(_serialize(response, keep_alive, with_body))
-        if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not self._transport.is_closing():
             self._transport.write_eof()
             self._arm(_LINGER)
         elif not keep_alive:

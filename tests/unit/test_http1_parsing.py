@@ -19,6 +19,9 @@ class FakeTransport:
         assert not self.closing
         self.written += data
 
+    def is_closing(self) -> bool:
+        return self.closing
+
     def write_eof(self) -> None:
         pass
 

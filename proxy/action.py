@@ -101,8 +101,8 @@ class ActionMethod(Handler):
         """A streamed-in or duplex call: the user function hears of it at once (spec core 16 #10)."""
         self._machine(self, call, False).begin(self.opening(metadata_of_headers(call.headers)))
 
-    def take(self, client: StandIn, payload: bytes, metadata: bytes | None) -> None:
-        """A side effect or a forward: one message, whatever the kind of method."""
+    def take(self, client: Client, payload: bytes, metadata: bytes | None) -> None:
+        """A side effect, a forward or an HTTP request: one message, whatever the kind of method."""
         machine = self._machine(self, client, True)
         if self.unary:
             machine.begin(self.command(payload, metadata))

@@ -4,6 +4,7 @@ Liveness never depends on user code or on a store. Readiness answers 503 with th
 """
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 
 from stateside.proxy.config import Settings
@@ -83,7 +84,7 @@ class AdminServer:
         return Response(HTTPStatus.OK, gzip.compress(body, 1), CONTENT_TYPE, (("content-encoding", "gzip"),))
 
 
-def _get_only(request: Request, answer: Route | None) -> Response:
+def _get_only(request: Request, answer: Callable[[Request], Response] | None) -> Response:
     if answer is None:
         return text(HTTPStatus.NOT_FOUND)
     if request.method not in ("GET", "HEAD"):

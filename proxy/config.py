@@ -79,7 +79,9 @@ class Settings:
     """All settings. Durations are seconds, sizes are bytes."""
 
     http_interface: str = _row(GATEWAY, "0.0.0.0", ADDRESS, "Address the main port listens on.")
-    http_port: int = _row(GATEWAY, 9000, PORT, "Main port: gRPC, reflection, health. 0: a free one.", "HTTP_PORT")
+    http_port: int = _row(
+        GATEWAY, 9000, PORT, "Main port: gRPC, HTTP/JSON, reflection, health. 0: a free one.", "HTTP_PORT"
+    )
     max_request_size: int = _row(GATEWAY, 12 * MIB, Size(1, INT32_MAX), "Largest message accepted from a client.")
     max_connections: int = _row(GATEWAY, 10_000, Whole(1, 1_000_000), "Client connections at once.")
     max_streams: int = _row(GATEWAY, 10_000, Whole(1, 1_000_000), "Calls at once on one connection.")

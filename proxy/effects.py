@@ -24,6 +24,7 @@ from stateside.proxy import logs
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Headers
+    from stateside.proxy.http_json import HttpCall
     from stateside.proxy.router import Router
 
 log = logs.get(__name__)
@@ -209,7 +210,7 @@ class StandIn(Handler):
         self.on_client_cancel(status)
 
 
-Client: TypeAlias = ServerCall | StandIn
+Client: TypeAlias = "ServerCall | StandIn | HttpCall"
 
 
 class Onward:

@@ -1,19 +1,23 @@
-"""HTTP/1.1 in the small: the admin ports, and what the main port answers to clients that do not speak HTTP/2.
+"""HTTP/1.1 in the small: the admin ports, and the side of the main port that does not speak HTTP/2.
 
-A `Service` holds the connections of one port and a route, a plain function from `Request` to `Response`. Requests of a
-connection are answered one after another, at once. Everything is bounded: connections, header bytes, body bytes (bodies
-are counted and dropped: no route here wants one), and the time a client may take.
+A `Service` holds the connections of one port and a route, a plain function from `Request` to `Response`, or to a
+`Later`, which is answered when whoever it asked has answered. Requests of a connection are served one after another:
+while an answer is awaited, those behind it wait, and a client that goes away is told to the `Later`. Everything is
+bounded: connections, header bytes, body bytes (kept only where a route wants bodies), what a client may send ahead, and
+the time it may take.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import cast
+from typing import NamedTuple, cast
 from urllib.parse import parse_qs
 
 import httptools
 
+from stateside.proxy import logs
 from stateside.proxy.config import Settings
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
@@ -21,16 +25,28 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 _SLICE_BYTES = 4096
 # More requests in one read than this are not a client in a hurry.
 _MAX_PIPELINED = 16
+# A client that sends too large a body is read on for so long, in seconds: closing before would reset the connection,
+# and it might never read why.
+_LINGER = 2.0
+# A body may take any time, as long as so many bytes of it come within each `request_timeout`.
+_BODY_STEP_BYTES = 64 * 1024
+# What a client may send ahead while it waits for an answer, before it is not read any more.
+_MAX_AHEAD_BYTES = 64 * 1024
+
+log = logs.get(__name__)
 
 
 @dataclass(slots=True)
 class Request:
-    """A request without its body. Header names are in lower case; of repeated headers the last one counts."""
+    """A request. Header names are in lower case; of repeated headers the last one counts, `fields` has them all.
+    `body` is empty where the service does not keep bodies."""
 
     method: str = ""
     target: bytes = b""
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytes = b""
 
     def query(self, name: str) -> list[str]:
         """All values of a query parameter."""
@@ -40,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. `headers` are further ones, beside type and length."""
+    """An answer. `headers` are further ones, beside type and length; an empty type is not sent."""
 
     status: HTTPStatus
     body: bytes = b""
@@ -48,7 +64,31 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Route = Callable[[Request], Response]
+class Later:
+    """An answer that is still to come: `answer` is to be called once, at any time, even before the route returns."""
+
+    __slots__ = ("_answered", "_give")
+
+    def __init__(self) -> None:
+        self._answered: Response | None = None
+        self._give: Callable[[Response], None] | None = None
+
+    def answer(self, response: Response) -> None:
+        if self._give is None:
+            self._answered = response
+        else:
+            self._give(response)
+
+    def attach(self, give: Callable[[Response], None]) -> Response | None:
+        """For the connection: the answer if there is one already; otherwise `give` gets it."""
+        self._give = give
+        return self._answered
+
+    def on_gone(self) -> None:
+        """The client went away before it was answered."""
+
+
+Route = Callable[[Request], Response | Later]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +99,9 @@ class Bounds:
     max_header_bytes: int = 16 * 1024
     max_header_count: int = 128
     max_body_bytes: int = 64 * 1024
+    keep_bodies: bool = False  # otherwise they are counted and dropped
     request_timeout: float = (
-        10.0  # from the first byte of a request to its end; also for the first byte of a connection
+        10.0  # from the first byte of a request to its end or the next part of its body; also for the first byte at all
     )
     idle_timeout: float = 75.0  # between requests
 
@@ -70,19 +111,21 @@ def text(status: HTTPStatus, line: str = "", headers: tuple[tuple[str, str], ...
     return Response(status, f"{line or status.phrase}\n".encode(), headers=headers)
 
 
-def main_port(settings: Settings, loop: asyncio.AbstractEventLoop) -> "Service":
+def main_port(settings: Settings, loop: asyncio.AbstractEventLoop, route: Route | None = None) -> "Service":
     """The HTTP/1.1 side of the main port: `Server(http1=main_port(...).connect)`."""
     bounds = Bounds(
         max_connections=settings.max_connections,
         max_header_bytes=settings.max_header_bytes,
         max_header_count=settings.max_header_count,
+        max_body_bytes=settings.max_request_size,
+        keep_bodies=True,
         request_timeout=settings.header_timeout,
     )
-    return Service(route_main_port, loop, bounds)
+    return Service(route or route_main_port, loop, bounds)
 
 
 def route_main_port(request: Request) -> Response:
-    """Nothing is served over HTTP/1.1 but Knative's network probe."""
+    """What fits no HTTP rule: Knative's network probe, or nothing."""
     probe = request.headers.get("k-network-probe")
     if probe == "queue":
         return Response(HTTPStatus.OK, b"queue")
@@ -99,6 +142,8 @@ class Service:
         self.loop = loop
         self.bounds = bounds or Bounds()
         self.connections: set[Connection] = set()
+        self.stopping = False
+        self._empty = asyncio.Event()
 
     def connect(self, data: bytes = b"") -> asyncio.Protocol:
         """A protocol for a new connection. `data` is there for the transport's hook; `data_received` gets it."""
@@ -109,9 +154,41 @@ class Service:
         for connection in list(self.connections):
             connection.close()
 
+    async def drain(self, grace: float) -> None:
+        """Let requests be answered for up to `grace` seconds, accept no others, then close all connections."""
+        self.stopping = True
+        for connection in list(self.connections):
+            if not connection.busy:
+                connection.close()
+        if any(connection.busy for connection in self.connections):
+            self._empty.clear()
+            try:
+                async with asyncio.timeout(grace):
+                    await self._empty.wait()
+            except TimeoutError:
+                log.warning("requests were cut off: they were not answered within graceful_termination_timeout")
+        self.close()
+
+    def forget(self, connection: "Connection") -> None:
+        self.connections.discard(connection)
+        if not any(other.busy for other in self.connections):
+            self._empty.set()
+
+
+class _Exchange(NamedTuple):
+    """A whole request, or what it is refused with."""
+
+    request: Request
+    refusal: Response | None
+    keep_alive: bool
+
 
 class Connection(asyncio.Protocol):
-    """One client. The parser calls `on_...`; each complete request is answered before the next is looked at."""
+    """One client. The parser calls `on_...`; whole requests are queued, and served in their order.
+
+    While an answer is awaited nothing more is parsed, and what arrives is held; a piece of data may hold several
+    requests, so some may be queued already.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -120,12 +197,25 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._request = Request()
+        self._body = bytearray()
         self._header_bytes = 0
         self._header_count = 0
         self._body_bytes = 0
         self._answered = 0  # requests of the last read
         self._in_headers = True
         self._between_requests = True
+        self._queue: deque[_Exchange] = deque()
+        self._is_last = False  # the connection is closed after what is queued
+        self._later: Later | None = None  # what `_exchange` waits for
+        self._exchange: _Exchange | None = None
+        self._held = bytearray()
+        self._reading = True
+        self._is_full = False  # the client does not take what is written
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request waits for its answer."""
+        return self._later is not None or bool(self._queue)
 
     # --- asyncio
 
@@ -135,31 +225,32 @@ class Connection(asyncio.Protocol):
         self._arm(self._bounds.request_timeout)
         if len(self._service.connections) > self._bounds.max_connections:
             self._refuse(text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"))
+            self._serve()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._service.connections.discard(self)
         self._transport = None
         self._disarm()
+        self._abandon()
+        self._service.forget(self)
 
     def data_received(self, data: bytes) -> None:
         self._answered = 0
-        for piece in _slices(data):
-            if self._transport is None:
-                return
-            self._feed(piece)
+        self._held += data
+        self._go_on()
 
     def pause_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self._is_full = True
+        self._pace()
 
     def resume_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
+        self._is_full = False
+        self._pace()
 
     # --- parser
 
     def on_message_begin(self) -> None:
         self._request = Request()
+        self._body = bytearray()
         self._header_bytes = self._header_count = self._body_bytes = 0
         self._in_headers = True
         self._between_requests = False
@@ -173,31 +264,59 @@ class Connection(asyncio.Protocol):
         if self._header_count > self._bounds.max_header_count:
             self._refuse(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
         else:
+            self._request.fields.append((name.lower(), value))
             self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        self._request.method = self._parser.get_method().decode("latin-1")
-        self._request.path = self._request.target.partition(b"?")[0].decode("latin-1")
-        if self._parser.get_http_version() == "1.1" and "host" not in self._request.headers:
+        request = self._request
+        request.method = self._parser.get_method().decode("latin-1")
+        request.path = request.target.partition(b"?")[0].decode("latin-1")
+        if self._parser.get_http_version() == "1.1" and "host" not in request.headers:
             self._refuse(text(HTTPStatus.BAD_REQUEST, "a request needs a Host header"))
-        elif "expect" in self._request.headers:
-            self._refuse(self._service.route(self._request))  # answered without waiting for a body nobody reads
+        elif self._bounds.keep_bodies and self._announced_bytes() > self._bounds.max_body_bytes:
+            self._refuse_body()
+        elif "expect" in request.headers:
+            self._expected()
 
     def on_body(self, body: bytes) -> None:
+        steps = self._body_bytes // _BODY_STEP_BYTES
         self._body_bytes += len(body)
         if self._body_bytes > self._bounds.max_body_bytes:
-            self._refuse(text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE))
+            self._refuse_body()
+        elif self._bounds.keep_bodies:
+            self._body += body
+            if self._body_bytes // _BODY_STEP_BYTES > steps:
+                self._arm(self._bounds.request_timeout)
 
     def on_message_complete(self) -> None:
-        if self._transport is None:
+        if self._is_last or self._offers_with_body():
             return
         self._answered += 1
         wanted = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         keep_alive = wanted and self._answered < _MAX_PIPELINED
         self._between_requests = True
-        self._write(self._service.route(self._request), keep_alive)
+        self._request.body = bytes(self._body)
+        self._body.clear()
+        self._enqueue(None, keep_alive)
         self._arm(self._bounds.idle_timeout)
+
+    def _offers_with_body(self) -> bool:
+        """Whether the request that was just read offers another protocol and has a body, which the parser leaves
+        unread."""
+        has_body = self._announced_bytes() > 0 or "transfer-encoding" in self._request.headers
+        return has_body and self._parser.should_upgrade() and self._request.method != "CONNECT"
+
+    def _announced_bytes(self) -> int:
+        length = self._request.headers.get("content-length", "")
+        return int(length[:20]) if length.isdecimal() else 0
+
+    def _expected(self) -> None:
+        """The client asks before it sends its body."""
+        if not self._bounds.keep_bodies:
+            self._enqueue(None, keep_alive=False)  # answered without waiting for a body nobody reads
+        elif self._transport is not None and not self.busy:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # --- ours
 
@@ -205,32 +324,121 @@ class Connection(asyncio.Protocol):
         """Close after what was written, or when the client does not take it. Nothing is read or answered any more."""
         if self._transport is not None:
             transport, self._transport = self._transport, None
+            self._abandon()
             transport.close()
             self._disarm()
             self._timer = self._service.loop.call_later(self._bounds.request_timeout, transport.abort)
+
+    def _go_on(self) -> None:
+        """Parse and serve what is there, until an answer has to be waited for."""
+        self._serve()
+        while self._held and self._later is None and not self._is_last and self._transport is not None:
+            piece = bytes(self._held[:_SLICE_BYTES])
+            del self._held[:_SLICE_BYTES]
+            self._feed(piece)
+            self._serve()
+        if self._is_last:
+            self._held.clear()
+        self._pace()
 
     def _feed(self, data: bytes) -> None:
         if self._in_headers and not self._between_requests:
             self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.close()  # the request was answered as an ordinary one; what follows would be another protocol
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._offers_with_body() and not self._is_last:
+                self._decline(data[upgrade.args[0] :])
+            else:
+                self._is_last = True  # it is answered as an ordinary request; what follows would be another protocol
         except httptools.HttpParserError as error:
             self._refuse(text(HTTPStatus.BAD_REQUEST, f"not a valid HTTP/1.1 request: {error}"))
         if self._in_headers and self._header_bytes > self._bounds.max_header_bytes:
             self._refuse(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
 
-    def _refuse(self, response: Response) -> None:
-        """Answer and close, unless that has happened already."""
-        self._write(response, keep_alive=False)
+    def _decline(self, rest: bytes) -> None:
+        """Begin the request anew without the offer of another protocol, as Java's client makes it with its first one.
+        `rest` is what follows the headers."""
+        request = self._request
+        offer = (b"upgrade", b"connection", b"http2-settings", b"expect")
+        first = f"{request.method} {request.target.decode('latin-1')} HTTP/{self._parser.get_http_version()}"
+        lines = [
+            first.encode("latin-1"),
+            *(name + b": " + value for name, value in request.fields if name not in offer),
+        ]
+        self._parser = httptools.HttpRequestParser(self)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
-    def _write(self, response: Response, keep_alive: bool) -> None:
+    def _refuse(self, response: Response) -> None:
+        """Answer in turn and close, unless that is about to happen already."""
+        self._enqueue(response, keep_alive=False)
+
+    def _refuse_body(self) -> None:
+        self._body.clear()
+        line = f"the body is larger than {self._bounds.max_body_bytes} bytes"
+        self._refuse(text(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, line))
+
+    def _enqueue(self, refusal: Response | None, keep_alive: bool) -> None:
+        if not self._is_last:
+            self._is_last = not keep_alive
+            self._queue.append(_Exchange(self._request, refusal, keep_alive))
+
+    def _serve(self) -> None:
+        """Answer what is queued, until an answer has to be waited for."""
+        while self._queue and self._later is None and self._transport is not None:
+            exchange = self._queue.popleft()
+            answer = exchange.refusal or self._ask(exchange.request)
+            if isinstance(answer, Later):
+                self._later, self._exchange = answer, exchange
+                ready = answer.attach(self._on_answer)
+                if ready is None:
+                    return
+                self._later = self._exchange = None
+                answer = ready
+            self._write(exchange, answer)
+
+    def _ask(self, request: Request) -> Response | Later:
+        try:
+            return self._service.route(request)
+        except Exception:
+            log.exception("a request failed", method=request.method, path=request.path)
+            return text(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _on_answer(self, response: Response) -> None:
+        """What was waited for."""
+        exchange, self._exchange, self._later = self._exchange, None, None
+        if exchange is None:
+            return  # nobody is left to be answered
+        self._write(exchange, response)
+        self._arm(self._bounds.idle_timeout if self._between_requests else self._bounds.request_timeout)
+        self._go_on()
+
+    def _abandon(self) -> None:
+        """The client is not answered any more."""
+        later, self._later, self._exchange = self._later, None, None
+        self._queue.clear()
+        self._held.clear()
+        if later is not None:
+            later.on_gone()
+
+    def _write(self, exchange: _Exchange, response: Response) -> None:
         if self._transport is None:
             return
-        self._transport.write(_serialize(response, keep_alive, with_body=self._request.method != "HEAD"))
-        if not keep_alive:
+        keep_alive = exchange.keep_alive and not self._service.stopping
+        with_body = exchange.request.method != "HEAD"
+        self._transport.write(_serialize(response, keep_alive, with_body))
+        if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not self._transport.is_closing():
+            self._transport.write_eof()
+            self._arm(_LINGER)
+        elif not keep_alive:
             self.close()
+
+    def _pace(self) -> None:
+        """Go on reading while an answer is awaited: that is how it shows that the client went away."""
+        wanted = not self._is_full and len(self._held) < _MAX_AHEAD_BYTES
+        if self._transport is not None and wanted != self._reading:
+            self._reading = wanted
+            (self._transport.resume_reading if wanted else self._transport.pause_reading)()
 
     def _arm(self, timeout: float) -> None:
         if self._transport is not None:
@@ -243,21 +451,19 @@ class Connection(asyncio.Protocol):
             self._timer = None
 
     def _expire(self) -> None:
-        if self._between_requests:
+        if self.busy:
+            return  # it is ours to answer; the timer begins anew then
+        if self._between_requests or self._is_last:
             self.close()
         else:
             self._refuse(text(HTTPStatus.REQUEST_TIMEOUT))
-
-
-def _slices(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), _SLICE_BYTES):
-        yield data[start : start + _SLICE_BYTES]
+            self._serve()
 
 
 def _serialize(response: Response, keep_alive: bool, with_body: bool) -> bytes:
     lines = [
         f"HTTP/1.1 {response.status.value} {response.status.phrase}",
-        f"content-type: {response.content_type}",
+        *([f"content-type: {response.content_type}"] if response.content_type else ()),
         f"content-length: {len(response.body)}",
         f"connection: {'keep-alive' if keep_alive else 'close'}",
         *(f"{name}: {value}" for name, value in response.headers),

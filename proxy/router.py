@@ -22,6 +22,7 @@ from stateside.proxy.spec import EntityModel, ServiceModel
 if TYPE_CHECKING:
     from stateside.proxy.config import Settings
     from stateside.proxy.effects import Client, Method, Reply
+    from stateside.proxy.http_json import HttpCall
     from stateside.proxy.timers import Timers
 
 HEADER_NAME = re.compile(rb"[0-9a-z_.-]+")
@@ -87,17 +88,23 @@ class Router:
         return service.methods.get(command_name) if service is not None else None
 
     def deliver(
-        self, target: Target, stand_in: StandIn, payload: bytes, metadata: bytes | None, type_url: str | None = None
+        self,
+        target: Target,
+        client: StandIn | HttpCall,
+        payload: bytes,
+        metadata: bytes | None,
+        type_url: str | None = None,
     ) -> None:
-        """A side effect or a forward: one request message, with metadata if the target takes any (spec core 7.3). Or an
-        event, then with the `type_url` that it was stored with."""
+        """A side effect, a forward or an HTTP request: one request message, with metadata if the target takes any
+        (spec core 7.3). Or an event, then with the `type_url` that it was stored with."""
         if isinstance(target, ActionMethod):
             if type_url is not None:
-                target.take_event(stand_in, type_url, payload, metadata)
+                assert isinstance(client, StandIn)
+                target.take_event(client, type_url, payload, metadata)
             else:
-                target.take(stand_in, payload, metadata)
+                target.take(client, payload, metadata)
         else:
-            target.on_request(stand_in, payload)  # type: ignore[arg-type]
+            target.on_request(client, payload)  # type: ignore[arg-type]
 
     def active_instances(self) -> int:
         return sum(len(service.active) for service in self.services.values() if isinstance(service, Entities))

@@ -31,6 +31,7 @@ from stateside.proxy.discovery import Discovery
 from stateside.proxy.eventing import Eventing
 from stateside.proxy.eventsourced import EventSourcedEntities
 from stateside.proxy.health import Health
+from stateside.proxy.http_json import HttpJson
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
 from stateside.proxy.router import Router, Service
@@ -109,8 +110,9 @@ class Proxy:
         self.discovery = Discovery(settings, self._found, self.readiness)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
         self.eventing = Eventing(settings, self.router)
-        face = http1.main_port(settings, loop)
-        self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=face.connect)
+        self.http_json = HttpJson(self.router)
+        self.http1 = http1.main_port(settings, loop, self.http_json.route)
+        self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=self.http1.connect)
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)
@@ -122,6 +124,7 @@ class Proxy:
         gauge("stateside_active_entities", "Active entity instances", self.router.active_instances)
         gauge("stateside_connections", "Client connections", lambda: self.server.connections)
         gauge("stateside_calls", "Calls of clients under way", lambda: self.server.streams)
+        gauge("stateside_http_calls", "Calls over HTTP/JSON under way", lambda: self.http_json.calls)
         gauge(
             "stateside_user_function_connections",
             "Connections to the user function",
@@ -167,6 +170,7 @@ class Proxy:
         if model.is_stored and self.journal is None and not await self._open_journal():
             return
         self.router.update(model)
+        self.http_json.update(model)
         self.router.add(reflection.handlers(model))
         self.server.forget()
         self.health.set_services(model.service_names)
@@ -225,7 +229,8 @@ class Proxy:
         log.info("stopping", grace_seconds=self.settings.graceful_termination_timeout)
         self.health.close()
         await self.eventing.close()
-        await self.server.close(self.settings.graceful_termination_timeout)
+        grace = self.settings.graceful_termination_timeout
+        await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
         await self._passivate_all()
         self.timers.stop()
         await self.user_function.close()

@@ -11,10 +11,11 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
 from stateside.proto import cloudstate
-from stateside.proxy import descriptors
+from stateside.proxy import descriptors, http_rules
 from stateside.proxy.config import Settings
 from stateside.proxy.descriptors import Descriptors, SpecError
 from stateside.proxy.eventing_spec import ConsumerModel, Declarations
+from stateside.proxy.http_rules import Binding
 from stateside.proxy.version import VERSION
 
 __all__ = [
@@ -99,12 +100,13 @@ class EntityModel:
 
 @dataclass(frozen=True, slots=True)
 class ServiceModel:
-    """All that the user function serves. `warnings` are for the log."""
+    """All that the user function serves. `warnings` are for the log, `bindings` for HTTP/JSON."""
 
     entities: tuple[EntityModel, ...]
     descriptors: Descriptors
     warnings: tuple[str, ...] = ()
     consumers: tuple[ConsumerModel, ...] = ()
+    bindings: tuple[Binding, ...] = ()
     service_names: tuple[str, ...] = field(init=False)
 
     @property
@@ -137,7 +139,8 @@ def validate(entity_spec: Any, settings: Settings) -> ServiceModel:
     for offer in entity_spec.entities:
         entities.append(_entity(offer, built, entities))
     consumers = _consumers(entities, built, warnings)
-    return ServiceModel(tuple(entities), built, tuple(warnings), consumers)
+    bindings = http_rules.bindings(built, (entity.service_name for entity in entities))
+    return ServiceModel(tuple(entities), built, tuple(warnings), consumers, bindings)
 
 
 def _check_version(info: Any, settings: Settings) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The TCK's value entity scenarios through the proxy (support.md D5 19-21 and 23): every message compared in full, and
+"""The TCK's value entity scenarios through the proxy (support.md D5 19-23): every message compared in full, and
 nothing besides."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from .harness import Outcome, World, ok, unknown
+from .http_client import JSON, HttpConnection
 from .messages import VALUE_CONFIGURED, VALUE_ENTITY, VALUE_MODEL, VALUE_TWO, value_init
 from .messages import command as any_command
 from .user_function import EntityStream, a_key
@@ -85,6 +86,30 @@ async def test_21_a_failure_is_an_error_with_its_text_and_the_stream_goes_on(wor
     ]
 
 
+async def test_22_http(world: World) -> None:
+    key = a_key()
+    async with HttpConnection(world.proxy.port) as http:
+        answer = await http.ask("POST", f"/{VALUE_TWO}/Call", f'{{"id": "{a_key()}"}}')
+        assert (answer.status, answer.headers["content-type"], answer.text) == (200, JSON, '{"message":""}')
+        for body, status, text in (
+            ("{}", 200, '{"message":""}'),
+            ('{"actions": [{"update": {"value": "one"}}]}', 200, '{"message":"one"}'),
+            ('{"actions": [{"fail": {"message": "expected failure"}}]}', 500, "expected failure"),
+            ('{"actions": [{"update": {"value": "two"}}]}', 200, '{"message":"two"}'),
+            ("{}", 200, '{"message":"two"}'),
+        ):
+            answer = await http.ask("POST", f"/tck/model/entity/{key}", body)
+            assert (answer.status, answer.text) == (status, text)
+    assert only_stream(world, key).received == [
+        value_init(key),
+        command(1, key),
+        command(2, key, update("one")),
+        command(3, key, fail("expected failure")),
+        command(4, key, update("two")),
+        command(5, key),
+    ]
+
+
 async def test_23_a_passivation_timeout_of_100_ms_ends_both_sides_of_the_stream(world: World) -> None:
     key = a_key()
     assert await world.client.ask(key, service=VALUE_CONFIGURED) == ok()
@@ -97,5 +122,5 @@ async def test_23_a_passivation_timeout_of_100_ms_ends_both_sides_of_the_stream(
 
 async def test_all_that_asks_only_once_to_discover_and_opens_no_other_stream(world: World) -> None:
     assert len(world.user_function.discovered) == 1
-    assert len(world.user_function.streams) == 5
+    assert len(world.user_function.streams) == 7
     assert world.user_function.reports == []

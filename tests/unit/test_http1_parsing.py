@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stateside.proxy.http1 import Bounds, Service, route_main_port
+from stateside.proxy.http1 import Bounds, Later, Request, Service, route_main_port
 
 
 class FakeTransport:
@@ -18,6 +18,18 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         assert not self.closing
         self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def write_eof(self) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closing = True
@@ -39,14 +51,35 @@ class FakeLoop:
         pass
 
 
-def talk(pieces: list[bytes]) -> FakeTransport:
-    service = Service(route_main_port, FakeLoop(), Bounds(max_header_bytes=1000))  # type: ignore[arg-type]
+class Desk:
+    """A route that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Request, Later]] = []
+
+    def route(self, request: Request) -> Later:
+        self.waiting.append((request, Later()))
+        return self.waiting[-1][1]
+
+    def answer(self) -> None:
+        ((request, later),) = self.waiting  # never more than one
+        self.waiting.clear()
+        later.answer(route_main_port(request))
+
+
+def talk(
+    pieces: list[bytes], route: Any = route_main_port, after: Any = lambda: None, at_end: Any = lambda: None
+) -> FakeTransport:
+    """`after` is called after each piece, `at_end` before the client goes away."""
+    service = Service(route, FakeLoop(), Bounds(max_header_bytes=1000))  # type: ignore[arg-type]
     protocol, transport = service.connect(), FakeTransport()
     protocol.connection_made(transport)  # type: ignore[arg-type]
     for piece in pieces:
         if transport.closing:
             break
         protocol.data_received(piece)
+        after()
+    at_end()
     protocol.connection_lost(None)
     assert not service.connections
     return transport
@@ -63,6 +96,7 @@ REQUESTS = st.lists(
             b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
             b"GET /a?b=c HTTP/1.1\r\nHost: x\r\nK-Network-Probe: queue\r\n\r\n",
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nGET ",
+            b"POST / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: a\r\nContent-Length: 4\r\n\r\nGET ",
             b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
             b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n",
             b"GET / HTTP/1.0\r\n\r\n",
@@ -79,6 +113,44 @@ def test_answers_do_not_depend_on_how_the_data_is_cut(data: bytes, places: list[
     whole, pieces = talk([data]), talk(cut(data, places))
     assert pieces.written == whole.written
     assert pieces.closing == whole.closing
+
+
+@given(REQUESTS, st.lists(st.integers(0, 10_000), max_size=20), st.lists(st.booleans(), min_size=21, max_size=21))
+def test_answers_that_come_later_are_the_same_in_the_same_order(
+    data: bytes, places: list[int], answered: list[bool]
+) -> None:
+    desk, turns = Desk(), iter(answered)
+
+    def some() -> None:
+        if next(turns) and desk.waiting:
+            desk.answer()
+
+    def the_rest() -> None:
+        while desk.waiting:
+            desk.answer()
+
+    whole, later = talk([data]), talk(cut(data, places), desk.route, some, the_rest)
+    assert later.written == whole.written
+    assert later.closing == whole.closing
+
+
+def test_whoever_answers_later_hears_that_the_client_went_away() -> None:
+    gone = []
+
+    class Heard(Later):
+        def on_gone(self) -> None:
+            gone.append(self)
+
+    transport = talk([b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2], lambda request: Heard())
+    assert len(gone) == 1 and not transport.written
+
+
+def test_a_route_that_fails_is_an_internal_error_and_the_connection_goes_on() -> None:
+    def route(request: Request) -> Any:
+        raise ValueError("a mistake of ours")
+
+    transport = talk([b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2], route)
+    assert transport.written.count(b"HTTP/1.1 500") == 2 and not transport.closing
 
 
 @settings(max_examples=300)

@@ -240,7 +240,10 @@ class ActionFunction(ScriptedUserFunction):
             self._played_calls.put_nowait(call)
             await call.until_ended()
         else:
-            await play_model(call, first)
+            await self._play_call(call, first)
+
+    async def _play_call(self, call: ActionCall, first: Any) -> None:
+        await play_model(call, first)
 
 
 # --- the TCK's model -------------------------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""The TCK's action scenarios through proxy and support library: the same tests, with the library behind an
+interceptor in place of the script."""
+
+from __future__ import annotations
+
+from tests.tck.action_model import ActionTckModel, ActionTwo
+from tests.tck.model import TckModel, Two
+
+from . import test_tck_actions as scenarios
+from .harness import World
+from .interceptor import ActionInterceptor
+
+SETTINGS = scenarios.SETTINGS
+
+
+class USER_FUNCTION(ActionInterceptor):
+    models = (ActionTckModel, ActionTwo, TckModel, Two)
+
+
+globals().update({name: test for name, test in vars(scenarios).items() if name.startswith("test_")})
+
+
+async def test_it_was_the_library_that_answered(world: World) -> None:
+    assert isinstance(world.user_function, USER_FUNCTION)
+    assert world.user_function.relayed > 0

@@ -21,6 +21,7 @@ Life of an ActionCall:
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -314,9 +315,9 @@ class ActionCall(Handler):
         assert self.client is not None
         return 0.0 < self.deadline <= self.actions.loop.time() and self.deadline != self.client.deadline
 
+    @abstractmethod
     def on_outcome(self, status: int, message: str) -> None:
         """Give the client what is left to give."""
-        raise NotImplementedError
 
     def _scan(self, message: bytes) -> ActionOut | None:
         """None after the call has ended over a malformed message."""

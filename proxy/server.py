@@ -140,8 +140,11 @@ class Proxy:
         counter("stateside_eventing_dead_letters", "Events given up by a consumer", lambda: figures.dead_letters)
         counter("stateside_dropped_reports", "Error reports not sent", lambda: self.discovery.dropped_reports)
         for name in self.server.counters:
-            reading = partial(self.server.counters.__getitem__, name)
+            reading = partial(self._transport_count, name)
             counter(f"stateside_{name.removesuffix('_total')}", f"Transport: {name}", reading)
+
+    def _transport_count(self, name: str) -> int:
+        return self.server.counters[name]  # a new reading each time
 
     def _make_service(self, model: EntityModel, router: Router) -> Service:
         if model.entity_type == ACTION:

@@ -201,9 +201,6 @@ class Settings:
         Whole(1, 1_000_000),
         "How often a consumer is given an event that it fails to handle, before the event is logged and skipped.",
     )
-    number_of_shards: int = _row(
-        ENTITIES, 100, Whole(1, 65536), "Shards of each entity type. The same everywhere and for ever."
-    )
 
     journal: str = _row(
         JOURNAL,

@@ -109,7 +109,7 @@ def test_dev_mode_forgets_at_exit_and_talks_to_people_unless_told_otherwise() ->
         ({"max_inbound_message_size": "0"}, ["max_inbound_message_size", "from 1 to"]),
         ({"max_inbound_message_size": "2G"}, ["max_inbound_message_size", "2147483647"]),
         ({"max_request_size": "12Q"}, ["max_request_size", "12Q", "512K, 12M or 1G"]),
-        ({"number_of_shards": "0"}, ["number_of_shards", "from 1"]),
+        ({"max_hops": "0"}, ["max_hops", "from 1"]),
         ({"backoff_random_factor": "-0.1"}, ["backoff_random_factor", "from 0"]),
         ({"backoff_min": "20s"}, ["backoff_max = 10s", "backoff_min = 20s"]),
         ({"journal": "mysql:x"}, ["journal", "mysql:x", "memory:", "lmdb:"]),

@@ -25,6 +25,7 @@ EXTENSIONS = {
     "_speedups.log": ["lmdb"],
     "_speedups.ring": [],
     "bench.native": [],
+    "bench.generator": [],
 }
 
 

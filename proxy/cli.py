@@ -1,4 +1,6 @@
-"""The command `stateside`: `stateside proxy` runs the sidecar, `stateside journal` looks into its journal.
+"""The command `stateside`: `stateside proxy` runs the sidecar, `stateside journal` looks into its journal,
+`stateside load`
+puts a service under load.
 
 Options of `proxy` are made from the table of settings. Nothing heavy is imported until a command really runs.
 """
@@ -30,7 +32,22 @@ class JournalGroup(click.Group):
         return group
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class Commands(click.Group):
+    """`load` is imported only when it is asked for."""
+
+    LATER = {"load": "stateside.bench.load_command"}  # noqa: RUF012
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.LATER])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.LATER:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(self.LATER[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(VERSION, prog_name="stateside")
 def main() -> None:
     """Stateside: the sidecar that keeps the state of your services."""

@@ -58,7 +58,7 @@ class Child:
         if self.running:
             assert self.process is not None
             self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
+            self._reap(self.process)
 
     def stop(self) -> None:
         """Ask it to stop, and insist after a while."""
@@ -67,9 +67,14 @@ class Child:
         assert self.process is not None
         self.process.terminate()
         try:
-            self.process.wait(STOP_TIMEOUT)
+            self._reap(self.process, STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.kill()
+
+    def _reap(self, process: subprocess.Popen[str], timeout: float | None = None) -> None:
+        process.wait(timeout)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def user_function(port: int) -> Child:

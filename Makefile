@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run demo test bench bench-kernels soak lint types proto build interop clean
+.PHONY: help run demo test bench bench-kernels load soak lint types proto build interop clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -27,6 +27,10 @@ bench: build     ## the end-to-end figures, also into bench/out/latest.json
 
 bench-kernels: build ## the compiled kernels against what they replace
 	$(BIN)/pytest bench/kernels --benchmark-columns=median,iqr,ops --benchmark-group-by=group $(ARGS)
+
+load: build      ## locust's shoppers against the shopping cart; ARGS=--web for its pages, ARGS=--ci for a short run
+	@scripts/setup-load
+	$(BIN)/python -m stateside.bench.shoppers $(ARGS)
 
 lint: build      ## style of Python and Cython sources
 	$(BIN)/ruff check .

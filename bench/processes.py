@@ -78,6 +78,12 @@ class Process:
         if await asyncio.wait_for(self._process.wait(), within) != 0:
             raise self.failed("failed")
 
+    async def ended(self, within: float) -> int:
+        """Wait for its end by itself; its status. What it says is thrown away."""
+        await asyncio.wait_for(self._process.communicate(), within)
+        assert self._process.returncode is not None
+        return self._process.returncode
+
     async def kill(self) -> None:
         if self._process.returncode is None:
             self._process.kill()

@@ -114,7 +114,7 @@ class ListWaiter(Protocol):
 
 class Waiter(Protocol):
     """Who asked. Exactly one callback follows each request, on the loop's thread, possibly before the request returns
-    (never for append)."""
+    (never for append). Answers to several `load` come in the order of the requests."""
 
     def on_appended(self, error: JournalError | None) -> None: ...
 

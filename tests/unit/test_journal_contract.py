@@ -16,15 +16,19 @@ from tests.helpers.journal import Answer, append, list_all, load, put, read_all,
 Scenario = Callable[[Journal], Awaitable[None]]
 
 
-@pytest.fixture(params=["memory", "lmdb", "lmdb-relaxed", "lmdb-none"])
+@pytest.fixture(params=["memory", "lmdb", "lmdb-relaxed", "lmdb-none", "postgres"])
 def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
     """Runs a scenario on an open journal."""
     url = "memory:" if request.param == "memory" else f"lmdb:{tmp_path / 'journal'}"
     durability = (request.param.partition("-")[2] or "durable") if url != "memory:" else "none"
+    settings = {}
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres_server").dsn
+        settings["schema"] = request.getfixturevalue("postgres_schema")
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Journal]:
-        journal = open_journal(url, durability)  # type: ignore[arg-type]
+        journal = open_journal(url, durability, **settings)  # type: ignore[arg-type]
         await journal.open()
         yield journal
         await journal.close()

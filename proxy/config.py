@@ -224,6 +224,9 @@ class Settings:
         Text(meaning="a name", pattern=r"[^\0]{1,63}"),
         "Schema of the Postgres database that holds the journal; made if it is not there.",
     )
+    postgres_write_timeout: float = _row(
+        JOURNAL, 5.0, Duration(0.01, 3600), "How long Postgres may take to store; then commands are UNAVAILABLE."
+    )
     replay_page_size: int = _row(
         JOURNAL, 256 * KIB, Size(KIB, 64 * MIB), "Bytes of events read at a time while an entity instance is replayed."
     )

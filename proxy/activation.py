@@ -225,6 +225,7 @@ class Activation(Handler):
         "key",
         "key_utf8",
         "last_sequence",
+        "loads",
         "log_id",
         "method",
         "payload",
@@ -250,6 +251,7 @@ class Activation(Handler):
         self.due = 0.0  # owned by Timers
         self.channel: Channel | None = None  # owned by UserFunction
         self.refusals = 0
+        self.loads = 0  # under way, those of earlier lives included
         self._forget()
 
     def _forget(self) -> None:
@@ -279,6 +281,7 @@ class Activation(Handler):
     def on_stream(self, stream: ClientCall) -> None:
         """The user function's connection pool gives a stream."""
         self.stream = stream
+        self.loads += 1
         self.entities.journal.load(self.log_id, self)
 
     def on_no_stream(self, status: Status, reason: str) -> None:
@@ -289,8 +292,9 @@ class Activation(Handler):
         self._end()
 
     def on_loaded(self, head: Head | None, error: JournalError | None) -> None:
-        if self.state != State.OPENING or self.stream is None:
-            return  # the stream ended while the journal was asked
+        self.loads -= 1
+        if self.state != State.OPENING or self.stream is None or self.loads:
+            return  # the stream ended while the journal was asked, or an earlier life asked for this
         if head is None:
             self._recovery_failed(error)
             return

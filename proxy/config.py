@@ -205,8 +205,11 @@ class Settings:
     journal: str = _row(
         JOURNAL,
         "lmdb:./data/journal",
-        Text(meaning='"memory:" or "lmdb:" and a folder', pattern=r"memory:|lmdb:.+"),
-        'Where events and snapshots are kept: "lmdb:" and a folder, or "memory:", which forgets all at exit.',
+        Text(
+            meaning='"memory:", "lmdb:" and a folder, or "postgresql://..."',
+            pattern=r"memory:|lmdb:.+|postgres(ql)?://.+",
+        ),
+        'Where state is kept: "lmdb:" and a folder, a Postgres database, or "memory:", which forgets all at exit.',
     )
     durability: str = _row(
         JOURNAL,
@@ -215,6 +218,15 @@ class Settings:
         "When an append counts: flushed to disk, flushed within a second, or never flushed on purpose.",
     )
     journal_map_max: int = _row(JOURNAL, TIB, Size(MIB, 64 * TIB), "The journal grows by itself up to this size.")
+    postgres_schema: str = _row(
+        JOURNAL,
+        "stateside",
+        Text(meaning="a name", pattern=r"[^\0]{1,63}"),
+        "Schema of the Postgres database that holds the journal; made if it is not there.",
+    )
+    postgres_write_timeout: float = _row(
+        JOURNAL, 5.0, Duration(0.01, 3600), "How long Postgres may take to store; then commands are UNAVAILABLE."
+    )
     replay_page_size: int = _row(
         JOURNAL, 256 * KIB, Size(KIB, 64 * MIB), "Bytes of events read at a time while an entity instance is replayed."
     )

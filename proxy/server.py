@@ -251,8 +251,10 @@ class Proxy:
             self.timers.evict_all()
 
 
-def journal_bounds(settings: Settings) -> dict[str, int | float]:
-    """Bounds of the journal, as its store names them."""
+def journal_bounds(settings: Settings) -> dict[str, int | float | str]:
+    """Settings of the journal, as its store names them."""
+    if settings.journal.startswith("postgres"):
+        return {"schema": settings.postgres_schema, "write_timeout": settings.postgres_write_timeout}
     if not settings.journal.startswith("lmdb:"):
         return {}
     return {"map_size": min(1 << 30, settings.journal_map_max), "map_size_max": settings.journal_map_max}

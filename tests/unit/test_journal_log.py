@@ -13,19 +13,23 @@ from stateside.journal import open_journal
 from stateside.journal.contract import Corrupt, Durability, Full, Journal, JournalError
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
 from stateside.journal.offsets import Position
+from stateside.journal.postgres import PostgresJournal
 from tests.helpers.journal import Answer, append, load, put, read_log, read_whole_log, run
 
 Scenario = Callable[[Journal], Awaitable[None]]
-STORES = ["memory:", "lmdb:"]
+STORES = ["memory:", "lmdb:", "postgres"]
 
 
 @pytest.fixture(params=STORES)
 def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario], None]:
     """Runs a scenario on an open journal."""
+    postgres = request.param == "postgres"
+    settings = {"schema": request.getfixturevalue("postgres_schema")} if postgres else {}
+    dsn = request.getfixturevalue("postgres_server").dsn if postgres else ""
 
     async def play(scenario: Scenario) -> None:
         url = request.param if request.param == "memory:" else f"lmdb:{tmp_path / 'journal'}"
-        journal = open_journal(url)
+        journal = open_journal(dsn or url, **settings)
         await journal.open()
         await scenario(journal)
         await journal.close()
@@ -123,8 +127,9 @@ def test_one_read_looks_through_a_bounded_part_of_a_foreign_log(check):
             journal.append("stock|1", number + 1, [b"x"], None, answer)
         await answers[-1].result()
         await append(journal, "cart|1", 1, b"a")
-        page = await read_log(journal, "cart|")
-        assert page.entries == [] and page.more
+        if not isinstance(journal, PostgresJournal):  # which has an index to find its way
+            page = await read_log(journal, "cart|")
+            assert page.entries == [] and page.more
         assert await events_of(journal, "cart|") == [("cart|1", 1, b"a")]
 
     check(scenario)
@@ -186,15 +191,18 @@ def test_a_listener_is_called_after_events_were_acknowledged_and_finds_them(chec
         found = []
 
         def listen():
-            answer = Answer()
-            journal.read_log("cart|", 0, 10, answer)
-            found.append((first.done.is_set(), [entry.event for entry in answer.value.entries]))
+            was_answered = first.done.is_set()
+            read = Answer(lambda read: found.append((was_answered, [entry.event for entry in read.value.entries])))
+            journal.read_log("cart|", 0, 10, read)
+            reads.append(read)
 
+        reads: list[Answer] = []
         journal.watch(listen)
         first = Answer()
         journal.append("cart|1", 1, [b"a"], None, first)
         await first.result()
         await asyncio.sleep(0)
+        await reads[0].done.wait()
         assert found == [(True, [b"a"])]
         journal.unwatch(listen)
         await append(journal, "cart|1", 2, b"b")

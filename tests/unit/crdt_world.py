@@ -7,6 +7,7 @@ all that its maker knew has arrived, in whatever order otherwise; without it del
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -14,30 +15,45 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from stateside._speedups import crdt as kernel
 from stateside.proto import crdt
 from tests.models import crdt as model
 from tests.unit.crdt_strategies import KINDS, Step
 
 REPLICAS = (7, 2**64 - 1, 3, 2**63 + 1, 1 << 40)
-IMPLEMENTATIONS: dict[str, ModuleType] = {"model": model}
+IMPLEMENTATIONS: dict[str, ModuleType] = {"model": model, "kernel": kernel}
 QUICK_EXAMPLES = 30
 
 Check = Callable[..., None]
-PROPERTIES: dict[str, tuple[Check, Callable[[int], st.SearchStrategy[Any]], tuple[str, ...]]] = {}
-CASES: Counter[tuple[str, str]] = Counter()  # (property, type) -> examples seen
+
+Drawn = Callable[[int], st.SearchStrategy[Any]]
 
 
-def always(drawn: Callable[[int], st.SearchStrategy[Any]], kinds: Iterable[str] = tuple(KINDS)) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class Property:
+    check: Check
+    drawn: Drawn
+    kinds: tuple[str, ...]
+    implementations: tuple[str, ...]
+
+
+PROPERTIES: dict[str, Property] = {}
+CASES: Counter[str] = Counter()  # type -> examples seen
+
+
+def always(
+    drawn: Drawn, kinds: Iterable[str] = tuple(KINDS), implementations: Iterable[str] = tuple(IMPLEMENTATIONS)
+) -> Callable[[Check], Check]:
     """A property `check(implementation, kind, drawn)`: a test on each type and implementation, and part of the soak."""
-    kinds = tuple(kinds)
+    held = tuple(kinds), tuple(implementations)
 
     def decorate(check: Check) -> Check:
-        PROPERTIES[check.__name__] = (check, drawn, kinds)
+        PROPERTIES[check.__name__] = Property(check, drawn, *held)
 
-        @pytest.mark.parametrize("kind", kinds)
-        @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+        @pytest.mark.parametrize("kind", held[0])
+        @pytest.mark.parametrize("implementation", held[1])
         def test(implementation: str, kind: str) -> None:
-            run(check.__name__, implementation, kind, QUICK_EXAMPLES, quick=True)
+            run(check.__name__, implementation, kind, QUICK_EXAMPLES)
 
         test.__name__, test.__doc__ = check.__name__, check.__doc__
         return test
@@ -45,8 +61,9 @@ def always(drawn: Callable[[int], st.SearchStrategy[Any]], kinds: Iterable[str] 
     return decorate
 
 
-def run(name: str, implementation: str, kind: str, examples: int, quick: bool, start: int = 0) -> None:
-    check, drawn, _ = PROPERTIES[name]
+def run(name: str, implementation: str, kind: str, examples: int, start: int = 0) -> None:
+    """Examine a property in so many drawn cases; the same ones for the same `start`."""
+    held = PROPERTIES[name]
 
     @seed(start)
     @settings(
@@ -56,10 +73,10 @@ def run(name: str, implementation: str, kind: str, examples: int, quick: bool, s
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=list(HealthCheck),
     )
-    @given(drawn(KINDS[kind]))
+    @given(held.drawn(KINDS[kind]))
     def examine(case: Any) -> None:
-        CASES[name, kind] += 1
-        check(IMPLEMENTATIONS[implementation], KINDS[kind], case)
+        CASES[kind] += 1
+        held.check(IMPLEMENTATIONS[implementation], KINDS[kind], case)
 
     examine()
 

@@ -78,20 +78,20 @@ def deltas(kind: int) -> st.SearchStrategy[bytes]:
     return delta_dicts(kind).map(lambda fields: crdt.CrdtDelta(**fields).SerializeToString())
 
 
-def steps(kind: int, *, max_size: int = 25, view: bool = True, more: tuple[st.SearchStrategy[Step], ...] = ()) -> Any:
-    """What happens to replicas: changes, and ways in which these do or do not reach the others."""
-    change = st.tuples(st.just("apply"), numbers, delta_dicts(kind), st.integers(0, 6))
+def steps(
+    kind: int, *, max_size: int = 25, view: bool = True, changes: tuple[st.SearchStrategy[Step], ...] = ()
+) -> Any:
+    """What happens to replicas: changes (`changes` in place of any delta), and ways in which these do or do not reach
+    the others."""
+    changes = changes or (st.tuples(st.just("apply"), numbers, delta_dicts(kind), st.integers(0, 6)),)
     everything = [
-        change,
-        change,
-        change,
+        *changes * 3,
         st.tuples(st.just("take"), numbers),
         st.tuples(st.just("deliver"), numbers, numbers),
         st.tuples(st.just("deliver"), numbers, numbers),
         st.tuples(st.just("group"), st.lists(numbers, min_size=1, max_size=4), numbers),
         st.tuples(st.just("full"), numbers, numbers),
         st.tuples(st.just("recode"), numbers),
-        *more,
     ]
     if view:
         everything += [st.tuples(st.sampled_from(["open", "change", "change", "change", "close"]), numbers)]

@@ -96,4 +96,5 @@ def steps(
     if view:
         everything += [st.tuples(st.sampled_from(["open", "change", "change", "change", "close"]), numbers)]
         everything += [st.tuples(st.just("members"), numbers, st.sets(numbers, max_size=3), st.integers(0, 2))]
-    return st.lists(st.one_of(everything), min_size=1, max_size=max_size)
+    step = st.one_of(everything)
+    return st.one_of(st.lists(step, min_size=1, max_size=8), st.lists(step, min_size=15, max_size=max_size))

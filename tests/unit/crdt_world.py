@@ -110,6 +110,8 @@ class World:
         taken = [state.take_delta() for state in self.replicas[replica]]
         assert len(set(map(bool, taken))) == 1, "one has a delta, another has none"
         if taken[0]:
+            read = [module.State.decode(delta, 999) for module, delta in zip(self.modules, taken, strict=True)]
+            assert all(other.dump() == read[0].dump() for other in read), "deltas differ"
             self.log.append((taken, set(self.known[replica])))
             self.known[replica].add(len(self.log) - 1)
 

@@ -24,6 +24,7 @@ EXTENSIONS = {
     "_speedups.logreader": ["lmdb"],
     "_speedups.log": ["lmdb"],
     "_speedups.ring": [],
+    "_speedups.crdt": [],
     "bench.native": [],
     "bench.generator": [],
 }

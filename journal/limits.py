@@ -41,3 +41,8 @@ def check_read(from_sequence: int) -> None:
 def check_read_log(limit: int) -> None:
     if limit < 1:
         raise ValueError(f"limit is {limit}: at least one event has to be asked for")
+
+
+def check_list(limit: int) -> None:
+    if limit < 1:
+        raise ValueError(f"limit is {limit}: at least one entity has to be asked for")

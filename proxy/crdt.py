@@ -17,6 +17,7 @@ when, is the table at the end of this file.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from math import inf
@@ -614,9 +615,6 @@ class Crdt(Activation):
         return True
 
     def _put_back(self, command: Command) -> None:
-        from collections import deque
-
-        assert not isinstance(command.client, type(None))
         self.stash = self.stash or deque()
         self.stash.appendleft((command.client, command.method, command.payload, command.received))  # type: ignore[arg-type]
 
@@ -726,7 +724,7 @@ ON_MESSAGE: tuple[Callable[[Crdt, CrdtOut], None], ...] = (
     _C.on_streamed_message,  # KIND_STREAMED_MESSAGE
     _C.on_cancelled_response,  # KIND_CANCELLED_RESPONSE
 )
-ON_STREAM_END: dict[State, Callable[[Crdt, "ClientCall", int, str], None]] = {
+ON_STREAM_END: dict[State, Callable[[Crdt, ClientCall, int, str], None]] = {
     State.READY: _C.on_live_stream_end,
     State.BUSY: _C.on_live_stream_end,
     State.CLOSING: _C.on_closing_stream_end,

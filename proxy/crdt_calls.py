@@ -58,6 +58,7 @@ class Command:
         self.number = number
         self.sent = sent
         self.reply: CrdtOut | None = None
+        self.written_from = 0.0
 
     def on_written(self, error: ReplicaError | None) -> None:
         self.activation.on_written(self, error)

@@ -115,6 +115,11 @@ class ServiceModel:
         """Whether any of the entities keeps state in the journal."""
         return any(entity.entity_type in STORED_ENTITY_TYPES for entity in self.entities)
 
+    @property
+    def is_replicated(self) -> bool:
+        """Whether any of the entities shares its state with other nodes."""
+        return any(entity.entity_type == CRDT for entity in self.entities)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "service_names", tuple(sorted(entity.service_name for entity in self.entities)))
 
@@ -230,9 +235,7 @@ def _check_not_streamed(service: ServiceDescriptor, entity_type: str) -> None:
         broken = _names(service, lambda method: bool(method.client_streaming or method.server_streaming))
         sort = "streamed methods"
     if broken:
-        raise SpecError(
-            f'The service "{service.full_name}" is {TITLES[entity_type]} and cannot have {sort}: {broken}.'
-        )
+        raise SpecError(f'The service "{service.full_name}" is {TITLES[entity_type]} and cannot have {sort}: {broken}.')
 
 
 def _check_has_key(service: ServiceDescriptor) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from stateside.proto import crdt as protocol
 
-from .answers import NoReply
+from .answers import Answer, NoReply
 from .context import Context
 from .crdt_entity import CancelContext, ChangeContext, CrdtContext
 from .crdt_map import ORMap, new_crdt
@@ -270,13 +270,12 @@ class CrdtStream(EntityStream):
     def _action(self, handler: CommandHandler, context: Any, result: Any) -> dict[str, Any]:
         """The client action for what a handler or callback returned, as arguments of the writers."""
         metadata = None
-        if type(result) is not handler.reply_class:
-            if isinstance(result, NoReply):
-                result, effects = None, result.effects
-                for effect in effects:
-                    context._add_effect(effect.call, effect.synchronous)
-            else:
-                result, metadata = unfold(context, result)
+        if isinstance(result, NoReply):
+            effects, result = result.effects, None
+            for effect in effects:
+                context._add_effect(effect.call, effect.synchronous)
+        elif isinstance(result, Answer):
+            result, metadata = unfold(context, result)
         if context._forward is not None:
             if result is not None:
                 raise ContextError("Both a reply and a forward were given by the command handler!")

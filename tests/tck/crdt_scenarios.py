@@ -106,9 +106,7 @@ def fail(message: str) -> tck.RequestAction:
 def text(value: str) -> Any:
     """A string as an element: Any of p.cloudstate.io/string."""
     data = value.encode()
-    return protobuf.Any(
-        type_url="p.cloudstate.io/string", value=bytes([0x0A, len(data)]) + data if data else b""
-    )
+    return protobuf.Any(type_url="p.cloudstate.io/string", value=bytes([0x0A, len(data)]) + data if data else b"")
 
 
 def texts(values: Iterable[str]) -> list[Any]:
@@ -177,7 +175,7 @@ def ordered(delta: Any) -> Any:
         items = list(getattr(member, name, ()))
         if items:
             for item in items:
-                if name == "updated" or which == "ormap" and name == "added":
+                if name == "updated" or (which == "ormap" and name == "added"):
                     ordered(item.delta)
             items.sort(key=lambda item: item.SerializeToString(deterministic=True))
             del getattr(member, name)[:]

@@ -239,9 +239,7 @@ class CrdtStream(RawStream):
         self.send(crdt.CrdtStreamIn(delete=crdt.CrdtDelete()))
         return self
 
-    def command(
-        self, entity_id: str, command_id: int, name: str, payload: Any, streamed: bool = False
-    ) -> CrdtStream:
+    def command(self, entity_id: str, command_id: int, name: str, payload: Any, streamed: bool = False) -> CrdtStream:
         command = cloudstate.Command(entity_id=entity_id, id=command_id, name=name, streamed=streamed)
         if payload is not None:
             command.payload.CopyFrom(pack(payload))

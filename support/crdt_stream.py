@@ -17,15 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from stateside.proto import crdt as protocol
-
-from .answers import Answer, NoReply
-from .context import Context
-from .crdt_entity import CancelContext, ChangeContext, CrdtContext
-from .crdt_map import ORMap, new_crdt
-from .crdt_model import CrdtType
-from .crdt_views import MapView
-from .crdt_wire import (
+from stateside._speedups.wire import (
     ACTION_FAILURE,
     ACTION_FORWARD,
     ACTION_NONE,
@@ -39,6 +31,14 @@ from .crdt_wire import (
     write_crdt_reply,
     write_crdt_streamed_message,
 )
+from stateside.proto import crdt as protocol
+
+from .answers import Answer, NoReply
+from .context import Context
+from .crdt_entity import CancelContext, ChangeContext, CrdtContext
+from .crdt_map import ORMap, new_crdt
+from .crdt_model import CrdtType
+from .crdt_views import MapView
 from .crdts import FREE, Changes, Crdt
 from .entity_model import CommandHandler
 from .entity_stream import EntityHandler, EntityStream, StreamCall, Texts, reply_bytes, unfold

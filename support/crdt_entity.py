@@ -119,7 +119,8 @@ class CrdtContext(_HolderContext[S]):
         streamed: bool,
         write_consistency: WriteConsistency,
     ) -> None:
-        _HolderContext.__init__(self, holder, command_id, command_name, metadata, served)
+        Context.__init__(self, holder.entity_id, command_id, command_name, metadata, served)
+        self._holder = holder
         self.streamed = streamed
         """Whether more messages may follow the reply. Forwards and effects may call a streamed rpc without."""
         self.write_consistency = write_consistency

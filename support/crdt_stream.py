@@ -15,7 +15,7 @@ A command that fails leaves nothing: its changes are taken back. So an exception
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from stateside._speedups.wire import (
     ACTION_FAILURE,
@@ -202,21 +202,27 @@ class CrdtStream(EntityStream):
         )
 
     def _conclude(self, handler: CommandHandler, context: Any, result: Any, error: Exception | None) -> None:
-        changed = False
+        context._closed = True
+        update = None
         try:
-            try:
-                if error is None:
-                    error = context._broken
-                if context._failure is not None and (error is None or isinstance(error, Fail)):
-                    raise Fail(context._failure)
-                if error is not None:
-                    raise error
-                action = self._action(handler, context, result)
-            finally:
-                context._closed = True
+            if error is not None or context._failure is not None or context._broken is not None:
+                _raise(context, error)
+            action, url, payload, metadata = self._action(handler, context, result)
             state, update = self._take(context._deleted)
-            changed = update is not None
-            self._send(self._reply(context, action, state, update))
+            reply = write_crdt_reply(
+                context.command_id,
+                action,
+                type_url=url,
+                payload=payload,
+                metadata=metadata,
+                forward=context._forward,
+                side_effects=context._effects,
+                state_action=state,
+                update=update,
+                write_consistency=context.write_consistency,
+                streamed=context._on_change is not None or context._on_cancel is not None,
+            )
+            self._send(reply)
         except Fail as refused:
             self._changes.take_back()
             self._refuse_reply(context, refused.description)
@@ -227,21 +233,10 @@ class CrdtStream(EntityStream):
             return
         finally:
             self._close()
-        if changed:
+        if update is not None and self._subscribers:
             self._tell()
         if context._on_change is not None or context._on_cancel is not None:
             self._subscribers[context.command_id] = Subscriber(handler, context)
-
-    def _reply(self, context: CrdtContext[Any], action: dict[str, Any], state: int, update: bytes | None) -> bytes:
-        return write_crdt_reply(
-            context.command_id,
-            **action,
-            side_effects=context._effects,
-            state_action=state,
-            update=update,
-            write_consistency=context.write_consistency,
-            streamed=context._on_change is not None or context._on_cancel is not None,
-        )
 
     def _refuse_reply(self, context: Context, description: str) -> None:
         self._hooks.command_failed(self.entity.service_name, self.entity_id, context.command_name, description)
@@ -267,8 +262,10 @@ class CrdtStream(EntityStream):
     def _close(self) -> None:
         self._changes.refusal = _DELETED if self.deleted else _CLOSED
 
-    def _action(self, handler: CommandHandler, context: Any, result: Any) -> dict[str, Any]:
-        """The client action for what a handler or callback returned, as arguments of the writers."""
+    def _action(self, handler: CommandHandler, context: Any, result: Any) -> tuple[int, str, bytes, bytes | None]:
+        """The client action for what a handler or callback returned: kind; type URL, payload, metadata of a reply."""
+        if type(result) is handler.reply_class and context._forward is None:
+            return ACTION_REPLY, handler.reply_url, result.SerializeToString(), None
         metadata = None
         if isinstance(result, NoReply):
             effects, result = result.effects, None
@@ -279,11 +276,10 @@ class CrdtStream(EntityStream):
         if context._forward is not None:
             if result is not None:
                 raise ContextError("Both a reply and a forward were given by the command handler!")
-            return {"action": ACTION_FORWARD, "forward": context._forward}
+            return ACTION_FORWARD, "", b"", None
         if result is None and (not isinstance(context, CrdtContext) or context.streamed):
-            return {"action": ACTION_NONE}
-        payload = reply_bytes(handler, result)
-        return {"action": ACTION_REPLY, "type_url": handler.reply_url, "payload": payload, "metadata": metadata}
+            return ACTION_NONE, "", b"", None
+        return ACTION_REPLY, handler.reply_url, reply_bytes(handler, result), metadata
 
     # --- subscribers ---------------------------------------------------------------------------------------------
 
@@ -296,7 +292,7 @@ class CrdtStream(EntityStream):
     def _tell_one(self, subscriber: Subscriber, on_change: Callable[[Any], Any]) -> None:
         context: ChangeContext[Any] = ChangeContext(self, *_names(subscriber), self._served)
         try:
-            action = self._action(subscriber.handler, context, on_change(context))
+            action, url, payload, metadata = self._action(subscriber.handler, context, on_change(context))
             if context._failure is not None:
                 raise Fail(context._failure)
         except Exception as error:
@@ -308,12 +304,18 @@ class CrdtStream(EntityStream):
             context._closed = True
         if context._ended:
             del self._subscribers[subscriber.command_id]
-        if context._ended or context._effects or action["action"] != ACTION_NONE:
-            self._send(
-                write_crdt_streamed_message(
-                    subscriber.command_id, **action, side_effects=context._effects, end_stream=context._ended
-                )
+        if context._ended or context._effects or action != ACTION_NONE:
+            message = write_crdt_streamed_message(
+                subscriber.command_id,
+                action,
+                type_url=url,
+                payload=payload,
+                metadata=metadata,
+                forward=context._forward,
+                side_effects=context._effects,
+                end_stream=context._ended,
             )
+            self._send(message)
 
     def _leave(self) -> None:
         self._changes.refusal = None  # what generators change in the end goes nowhere
@@ -347,6 +349,13 @@ class CrdtStream(EntityStream):
         (),
         (),
     )
+
+
+def _raise(context: Any, error: Exception | None) -> NoReturn:
+    """Raise what failed a command. Its own `fail` counts even if the handler caught it; an exception counts more."""
+    if context._failure is not None and (error is None or isinstance(error, Fail)):
+        raise Fail(context._failure)
+    raise error if error is not None else context._broken
 
 
 def _names(subscriber: Subscriber) -> tuple[int, str, bytes | None]:

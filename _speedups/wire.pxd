@@ -76,6 +76,35 @@ cdef class ValueOut:
     cdef readonly int state_action
     cdef readonly bytes value
 
+cdef class CrdtOut:
+    cdef readonly int kind
+    cdef readonly int64_t command_id
+    cdef readonly int action
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bytes metadata
+    cdef readonly bytes forward
+    cdef readonly str description
+    cdef readonly bint restart
+    cdef readonly object side_effects
+    cdef readonly bint streamed
+    cdef readonly bint end_stream
+    cdef readonly int state_action
+    cdef readonly bytes update
+    cdef readonly int write_consistency
+
+cdef class CrdtIn:
+    cdef readonly int kind
+    cdef readonly str service_name
+    cdef readonly str entity_id
+    cdef readonly bytes delta
+    cdef readonly int64_t command_id
+    cdef readonly str name
+    cdef readonly str type_url
+    cdef readonly bytes payload
+    cdef readonly bint streamed
+    cdef readonly bytes metadata
+
 cdef class ActionWriter:
     cdef bytes head  # service_name and name as fields of ActionCommand
     cdef bytes type_url  # as field of Any
@@ -122,6 +151,13 @@ cpdef tuple scan_any(bytes data)
 cpdef ValueOut scan_value_out(bytes message)
 cpdef bytes write_value_init(str service_name, str entity_id, bytes value)
 cpdef StreamIn scan_value_in(bytes message)
+cpdef CrdtOut scan_crdt_out(bytes message)
+cpdef CrdtIn scan_crdt_in(bytes message)
+cpdef bytes write_crdt_init(str service_name, str entity_id, bytes delta=*)
+cpdef bytes write_crdt_delta(bytes delta)
+cpdef bytes write_crdt_delete()
+cpdef bytes write_stream_cancelled(bytes entity_id, int64_t command_id)
+cpdef bytes write_crdt_failure(int64_t command_id, str description)
 cpdef ActionOut scan_action_out(bytes message)
 cpdef ActionIn scan_action_in(bytes message)
 cpdef bytes metadata_of_headers(object headers)

@@ -206,6 +206,123 @@ def write_value_forward(
 ) -> bytes:
     """ValueEntityStreamOut{reply{client_action{forward}}}; state_action, value: as of `write_value_reply`."""
 
+# --- CRDTs: cloudstate.crdt ------------------------------------------------------------------------------------------
+
+KIND_STREAMED_MESSAGE: int  # 3
+KIND_CANCELLED_RESPONSE: int  # 4
+
+class CrdtOut:
+    """A scanned CrdtStreamOut. Fields as of `ValueOut`, but for those of its own; a message of one kind has the
+    defaults in what belongs to others."""
+
+    kind: int
+    """KIND_NONE, KIND_REPLY, KIND_FAILURE, KIND_STREAMED_MESSAGE, KIND_CANCELLED_RESPONSE."""
+    command_id: int
+    action: int
+    type_url: str
+    payload: bytes
+    metadata: bytes | None
+    forward: bytes | None
+    description: str
+    restart: bool
+    side_effects: Sequence[bytes]
+    streamed: bool
+    """Of a reply."""
+    end_stream: bool
+    """Of a streamed message."""
+    state_action: int
+    """STATE_NONE, STATE_UPDATE, STATE_DELETE; STATE_INVALID: present, but without a member."""
+    update: bytes | None
+    """Serialized CrdtDelta of an update, not looked into."""
+    write_consistency: int
+    """0 LOCAL, also for unknown values; 1 MAJORITY; 2 ALL."""
+
+def scan_crdt_out(message: bytes) -> CrdtOut: ...
+def write_crdt_init(service_name: str, entity_id: str, delta: bytes | None = None) -> bytes:
+    """CrdtStreamIn{init}; delta: a serialized CrdtDelta, unset when None."""
+
+def write_crdt_delta(delta: bytes) -> bytes:
+    """CrdtStreamIn{delta}."""
+
+def write_crdt_delete() -> bytes:
+    """CrdtStreamIn{delete}."""
+
+def write_stream_cancelled(entity_id: bytes, command_id: int) -> bytes:
+    """CrdtStreamIn{stream_cancelled}. entity_id: UTF-8."""
+
+IN_DELTA: int  # 4
+IN_DELETE: int  # 5
+IN_STREAM_CANCELLED: int  # 6
+
+class CrdtIn:
+    """A scanned CrdtStreamIn."""
+
+    kind: int
+    """IN_NONE, IN_INIT, IN_COMMAND, IN_DELTA, IN_DELETE, IN_STREAM_CANCELLED."""
+    service_name: str
+    entity_id: str
+    """Of init, command or cancellation."""
+    delta: bytes | None
+    """Serialized CrdtDelta, of init or as such; None: an init without."""
+    command_id: int
+    """Of the command, or of the one that was cancelled."""
+    name: str
+    type_url: str
+    payload: bytes | None
+    streamed: bool
+    metadata: bytes | None
+
+def scan_crdt_in(message: bytes) -> CrdtIn: ...
+def write_crdt_reply(
+    command_id: int,
+    action: int = 0,
+    *,
+    type_url: str = "",
+    payload: bytes = b"",
+    metadata: bytes | None = None,
+    forward: bytes | None = None,
+    description: str = "",
+    side_effects: Sequence[bytes] = (),
+    state_action: int = 0,
+    update: bytes | None = None,
+    write_consistency: int = 0,
+    streamed: bool = False,
+) -> bytes:
+    """CrdtStreamOut{reply}. Its client action is the member that `action` names, from the arguments of that member
+    (ACTION_REPLY: type_url, payload, metadata; ACTION_FORWARD: forward, a serialized Forward; ACTION_FAILURE:
+    description, with the command id), and absent for ACTION_NONE.
+
+    state_action: STATE_NONE, STATE_UPDATE with `update`, a serialized CrdtDelta, or STATE_DELETE; ValueError for
+    another combination. write_consistency counts with a state action only.
+    """
+
+def write_crdt_streamed_message(
+    command_id: int,
+    action: int = 0,
+    *,
+    type_url: str = "",
+    payload: bytes = b"",
+    metadata: bytes | None = None,
+    forward: bytes | None = None,
+    description: str = "",
+    side_effects: Sequence[bytes] = (),
+    end_stream: bool = False,
+) -> bytes:
+    """CrdtStreamOut{streamed_message}; the client action as of `write_crdt_reply`."""
+
+def write_crdt_cancelled_response(
+    command_id: int,
+    *,
+    side_effects: Sequence[bytes] = (),
+    state_action: int = 0,
+    update: bytes | None = None,
+    write_consistency: int = 0,
+) -> bytes:
+    """CrdtStreamOut{stream_cancelled_response}; the state action as of `write_crdt_reply`."""
+
+def write_crdt_failure(command_id: int, description: str) -> bytes:
+    """CrdtStreamOut{failure}: of a command, or of the whole stream with id 0."""
+
 # --- actions: cloudstate.action --------------------------------------------------------------------------------------
 
 class ActionWriter:

@@ -11,6 +11,7 @@ One compiled module in parts:
     wire_keys.pxi      entity keys
     wire.pyx           commands, event sourced entities, and what all parts stand on
     wire_value.pxi     value entities
+    wire_crdt.pxi      CRDTs
     wire_action.pxi    actions
     wire_metadata.pxi  metadata from and to the headers of a call
 
@@ -49,6 +50,7 @@ cdef enum:
     INT_3 = 3 << 3 | VARINT
     INT_4 = 4 << 3 | VARINT
     INT_5 = 5 << 3 | VARINT
+    INT_6 = 6 << 3 | VARINT
     LEN_1 = 1 << 3 | LEN
     LEN_2 = 2 << 3 | LEN
     LEN_3 = 3 << 3 | LEN
@@ -198,6 +200,7 @@ cdef struct Parts:
 ctypedef fused Outcome:
     StreamOut
     ValueOut
+    CrdtOut
     ActionOut
 
 
@@ -438,7 +441,12 @@ cdef int scan_event(Reader* reader, Field* event, StreamIn found) except -1:
     return 0
 
 
-cdef int scan_command(Reader* reader, Field* command, StreamIn found) except -1:
+ctypedef fused StreamedIn:
+    StreamIn
+    CrdtIn
+
+
+cdef int scan_command(Reader* reader, Field* command, StreamedIn found) except -1:
     cdef Field field
     cdef const uint8_t* p = command.data
     cdef const uint8_t* end = p + command.size
@@ -463,6 +471,7 @@ cdef int scan_command(Reader* reader, Field* command, StreamIn found) except -1:
 
 ctypedef fused Incoming:
     StreamIn
+    CrdtIn
     ActionIn
     ServiceCall
 
@@ -592,6 +601,7 @@ cdef uint8_t* put_reply_tail(uint8_t* p, object events, bytes snapshot, object s
 
 
 include "wire_value.pxi"
+include "wire_crdt.pxi"
 include "wire_action.pxi"
 include "wire_call.pxi"
 include "wire_metadata.pxi"

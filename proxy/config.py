@@ -208,6 +208,31 @@ class Settings:
     max_pending_effects: int = _row(
         ENTITIES, 10_000, Whole(1, 10_000_000), "Side effects running at once; further ones are refused and counted."
     )
+    crdt_max_in_flight: int = _row(
+        ENTITIES,
+        1000,
+        Whole(1, 1_000_000),
+        "Commands of one CRDT entity instance that may be with the user function; more are RESOURCE_EXHAUSTED.",
+    )
+    crdt_max_streams: int = _row(
+        ENTITIES,
+        10_000,
+        Whole(1, 1_000_000),
+        "Streamed calls open at one CRDT entity instance; more are RESOURCE_EXHAUSTED.",
+    )
+    crdt_stream_buffer: int = _row(
+        ENTITIES,
+        100,
+        Whole(1, 1_000_000),
+        "Messages of one streamed call that may wait for a slow client; with more the call fails.",
+    )
+    crdt_hold_limit: float = _row(
+        ENTITIES,
+        0.2,
+        Duration(0.001, 60),
+        "How long changes from other nodes may be held back by commands of a CRDT entity instance; then new commands "
+        "wait until they have been told.",
+    )
     eventing_max_attempts: int = _row(
         ENTITIES,
         10,

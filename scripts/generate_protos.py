@@ -47,6 +47,7 @@ MODULES = {
     "examples/transfer/protos": ["transfer/transfer.proto"],
     "tests/protos": [
         "tck/action.proto",
+        "tck/crdt.proto",
         "tck/eventlogeventing.proto",
         "tck/eventsourced.proto",
         "tck/valueentity.proto",

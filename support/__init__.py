@@ -10,8 +10,16 @@ from .answers import Answer, Effect, Failure, Forward, NoReply, Reply
 from .calls import Service, ServiceCall
 from .cloud_events import CloudEvent
 from .context import Context, EntityContext
+from .crdt_counters import GCounter, PNCounter
+from .crdt_entity import CancelContext, ChangeContext, CrdtContext, CrdtEntity, WriteConsistency
+from .crdt_map import ORMap
+from .crdt_sets import GSet, ORSet
+from .crdt_values import Clock, Flag, LWWRegister, Vote
+from .crdt_views import LWWMap, PNCounterMap
+from .crdts import Crdt
 from .errors import (
     ContextError,
+    CrdtError,
     EntityFailure,
     Fail,
     RegistrationError,
@@ -34,6 +42,23 @@ __all__ = [
     "ActionContext",
     "ValueEntity",
     "ValueEntityContext",
+    "CrdtEntity",
+    "CrdtContext",
+    "ChangeContext",
+    "CancelContext",
+    "WriteConsistency",
+    "Crdt",
+    "GCounter",
+    "PNCounter",
+    "GSet",
+    "ORSet",
+    "LWWRegister",
+    "Clock",
+    "Flag",
+    "Vote",
+    "ORMap",
+    "LWWMap",
+    "PNCounterMap",
     "command",
     "event",
     "snapshot",
@@ -59,5 +84,6 @@ __all__ = [
     "SerializationError",
     "ServiceCallError",
     "ContextError",
+    "CrdtError",
     "EntityFailure",
 ]

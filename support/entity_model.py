@@ -7,8 +7,9 @@ Each kind adds its own in a module beside this one, such as `event_sourced_model
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, NoReturn
 
@@ -52,6 +53,10 @@ class CommandHandler:
     empty_reply: bool
     """The reply is google.protobuf.Empty: a handler that returns nothing has answered."""
 
+    def invoking(self, invoke: Invoke) -> CommandHandler:
+        """The same with another way to the handler."""
+        return replace(self, invoke=invoke)
+
 
 class EntityType:
     """One registered entity class. Shared by all streams of its service; not changed after it was made."""
@@ -61,13 +66,30 @@ class EntityType:
         self.entity_class = cls
         self.label = cls.__qualname__
         self.service_name: str = declaration.service.full_name
-        _check_unary(cls, declaration)
+        self._check_methods(cls)
         self.create = _constructor(cls)
         self.handlers = handlers_of(cls, declaration, kinds)
         self.commands = {
-            method.name: _command(where(cls, function), function, method, context)
+            method.name: self._command(where(cls, function), function, method, context)
             for function, method in commands_of(cls, declaration, self.handlers)
         }
+
+    def _check_methods(self, cls: type) -> None:
+        """Raises RegistrationError for methods of the service that the kind of entity cannot have."""
+        streamed = [m.name for m in self.declaration.service.methods if m.client_streaming or m.server_streaming]
+        if streamed:
+            raise RegistrationError(
+                f"{cls.__qualname__}: {self.service_name} has streamed methods ({', '.join(streamed)}); "
+                f"{self.declaration.noun} takes unary commands only"
+            )
+
+    def _command(
+        self, label: str, function: Callable[..., Any], method: MethodDescriptor, context: type[Context]
+    ) -> CommandHandler:
+        """How one rpc is answered. Raises RegistrationError."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise RegistrationError(f"{label} is a generator; a command has one reply")
+        return command_handler(label, function, method, context)
 
     def unhandled(self) -> list[str]:
         """Names of the service's methods that the class does not handle."""
@@ -82,7 +104,7 @@ def declaration_of(cls: type) -> Declaration:
     if not isinstance(declaration, Declaration):
         raise RegistrationError(
             f"{cls.__qualname__} is not declared as an entity. Did you mean to decorate it with @EventSourced, "
-            "@ValueEntity or @Action?"
+            "@ValueEntity, @CrdtEntity or @Action?"
         )
     return declaration
 
@@ -104,15 +126,6 @@ def _constructor(cls: type) -> Callable[[EntityContext], Any]:
         return lambda context: cls()
     rules = Rules(EntityContext, takes_payload=False, skips_defaults=True)
     return bind_constructor(cls, resolve(where(cls, cls.__init__), cls.__init__, rules))  # type: ignore[misc]
-
-
-def _check_unary(cls: type, declaration: Declaration) -> None:
-    streamed = [m.name for m in declaration.service.methods if m.client_streaming or m.server_streaming]
-    if streamed:
-        raise RegistrationError(
-            f"{cls.__qualname__}: {declaration.service.full_name} has streamed methods ({', '.join(streamed)}); "
-            f"{declaration.noun} takes unary commands only"
-        )
 
 
 def commands_of(
@@ -137,15 +150,22 @@ def commands_of(
         yield function, method
 
 
-def _command(
-    label: str, function: Callable[..., Any], method: MethodDescriptor, context: type[Context]
+def command_handler(
+    label: str,
+    function: Callable[..., Any],
+    method: MethodDescriptor,
+    context: type[Context],
+    *,
+    states: tuple[type, ...] = (),
+    generator: bool = False,
 ) -> CommandHandler:
+    """Read a command handler. states: base classes of state that it may take. generator: its reply is what it yields
+    first. Raises RegistrationError.
+    """
     request: type[Message] = GetMessageClass(method.input_type)
     reply: type[Message] = GetMessageClass(method.output_type)
-    parameters = resolve(label, function, Rules(context, payload=request, metadata=True))
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise RegistrationError(f"{label} is a generator; a command has one reply")
-    check_return(label, parameters, reply)
+    parameters = resolve(label, function, Rules(context, payload=request, metadata=True, states=states))
+    check_return(label, _yielded(parameters) if generator else parameters, reply)
     return CommandHandler(
         name=method.name,
         parse=request.FromString,
@@ -155,6 +175,12 @@ def _command(
         reply_url=reply_url(reply),
         empty_reply=reply.DESCRIPTOR.full_name == "google.protobuf.Empty",
     )
+
+
+def _yielded(parameters: Parameters) -> Parameters:
+    """Parameters of a generator whose result is what it yields."""
+    yields = typing.get_args(parameters.returns)
+    return replace(parameters, returns=yields[0] if yields else inspect.Signature.empty)
 
 
 def reply_url(reply: type[Message]) -> str:

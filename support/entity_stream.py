@@ -297,7 +297,7 @@ class EntityStream:
             return self._write_reply(context, handler, result.SerializeToString(), None)
         metadata = None
         if isinstance(result, Answer):
-            result, metadata = _unfold(context, result)
+            result, metadata = unfold(context, result)
         if context._forward is not None:
             if result is not None:
                 raise ContextError("Both a reply and a forward were given by the command handler!")
@@ -340,7 +340,7 @@ class EntityStream:
             self._task = None
 
 
-def _unfold(context: Context, answer: Answer) -> tuple[Any, bytes | None]:
+def unfold(context: Context, answer: Answer) -> tuple[Any, bytes | None]:
     """Reply message and metadata of an answer; its forward and effects go into the context. A Failure raises Fail."""
     if isinstance(answer, Failure):
         raise Fail(answer.description)

@@ -21,6 +21,10 @@ class ContextError(SupportError):
     """A context was used in a way its command does not allow: after its end, after `fail`, a second forward."""
 
 
+class CrdtError(SupportError):
+    """A CRDT was used as its type, or the moment, does not allow: a GCounter decremented, a change after a command."""
+
+
 class Fail(SupportError):
     """The command is refused; the client sees the text as it stands.
 

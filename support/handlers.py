@@ -97,6 +97,7 @@ class Slot(Enum):
     CONTEXT = "context"
     ENTITY_ID = "entity id"
     METADATA = "metadata"
+    STATE = "state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Rules:
     takes_payload: False for snapshot methods and constructors. metadata: Metadata can be injected.
     skips_defaults: parameters with a default that nothing fits keep it (constructors, notably of dataclasses).
     streamed: the payload is an async iterator of its type. entity: there is one, whose id can be injected.
+    states: base classes of the state that can be injected (CRDTs).
     """
 
     context: type
@@ -116,6 +118,7 @@ class Rules:
     skips_defaults: bool = False
     streamed: bool = False
     entity: bool = True
+    states: tuple[type, ...] = ()
 
     def allowed(self) -> str:
         """The choice, for messages."""
@@ -124,7 +127,7 @@ class Rules:
             payload = f"the payloads AsyncIterator[{self.payload.__qualname__}]"
         choices = [payload] if self.takes_payload else []
         choices += [f"a context {self.context.__qualname__}", *["entity_id: str"] * self.entity]
-        return ", ".join(choices + ["Metadata"] * self.metadata)
+        return ", ".join(choices + ["Metadata"] * self.metadata + ["the CRDT"] * bool(self.states))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,8 @@ def _slot(label: str, parameter: inspect.Parameter, hint: Any, rules: Rules) -> 
         )
     if empty and name in ("ctx", "context"):
         return Slot.CONTEXT
+    if rules.states and isinstance(plain, type) and issubclass(plain, rules.states):
+        return Slot.STATE
     if hint is Metadata and rules.metadata:
         return Slot.METADATA
     if rules.takes_payload and (empty or _payload_fits(hint, rules)):
@@ -240,6 +245,9 @@ _SHAPES: dict[tuple[Slot, ...], Callable[[Callable[..., Any]], Invoke]] = {
     (Slot.PAYLOAD, Slot.CONTEXT): lambda function: (
         lambda instance, payload, context: function(instance, payload, context)
     ),
+    (Slot.PAYLOAD, Slot.STATE): lambda function: (
+        lambda instance, payload, context: function(instance, payload, context.crdt)
+    ),
     (Slot.CONTEXT, Slot.PAYLOAD): lambda function: (
         lambda instance, payload, context: function(instance, context, payload)
     ),
@@ -251,6 +259,7 @@ _GETTERS: dict[Slot, Callable[[Any, Any], Any]] = {
     Slot.CONTEXT: lambda payload, context: context,
     Slot.ENTITY_ID: lambda payload, context: context.entity_id,
     Slot.METADATA: lambda payload, context: context.metadata,
+    Slot.STATE: lambda payload, context: context.crdt,
 }
 
 

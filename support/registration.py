@@ -6,6 +6,8 @@ from typing import Any
 
 from .action import Action
 from .action_model import ActionType
+from .crdt_entity import CrdtEntity
+from .crdt_model import CrdtType
 from .entity import ENTITY_ATTRIBUTE
 from .entity_model import declaration_of
 from .event_sourced_model import EventSourcedType
@@ -14,7 +16,9 @@ from .value_entity import ValueEntity
 from .value_entity_model import ValueEntityType
 
 
-def read(entity: Any, *, type_url_prefix: str = MESSAGE_PREFIX) -> EventSourcedType | ValueEntityType | ActionType:
+def read(
+    entity: Any, *, type_url_prefix: str = MESSAGE_PREFIX
+) -> EventSourcedType | ValueEntityType | CrdtType | ActionType:
     """Read an entity class, an action class or an instance of one. Raises RegistrationError naming the class, the
     handler and what is allowed.
     """
@@ -23,6 +27,8 @@ def read(entity: Any, *, type_url_prefix: str = MESSAGE_PREFIX) -> EventSourcedT
     match declaration_of(entity):
         case ValueEntity():
             return ValueEntityType(entity, type_url_prefix=type_url_prefix)
+        case CrdtEntity():
+            return CrdtType(entity, type_url_prefix=type_url_prefix)
         case Action():
             return ActionType(entity)
         case _:

@@ -16,6 +16,8 @@ from stateside._speedups.h2 import Handler, Limits, Server
 
 from .action_calls import Actions
 from .action_model import ActionType
+from .crdt_model import CrdtType
+from .crdt_stream import CrdtHandler
 from .discovery import (
     DISCOVER_PATH,
     REPORT_ERROR_PATH,
@@ -36,6 +38,7 @@ from .value_entity_model import ValueEntityType
 from .value_entity_stream import ValueEntityHandler
 
 VALUE_ENTITY_PATH = b"/cloudstate.valueentity.ValueEntity/handle"
+CRDT_PATH = b"/cloudstate.crdt.Crdt/handle"
 EVENT_SOURCED_PATH = b"/cloudstate.eventsourced.EventSourced/handle"
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 
@@ -67,8 +70,9 @@ class Stateside:
         self._types: list[EntityType | ActionType] = []
         self._event_sourced = EventSourcedHandler(self._services, self._hooks)
         self._value_entities = ValueEntityHandler(self._services, self._hooks)
+        self._crdts = CrdtHandler(self._services, self._hooks)
         self._actions = Actions(self._services, self._hooks)
-        self._handlers = (self._event_sourced, self._value_entities, self._actions)
+        self._handlers = (self._event_sourced, self._value_entities, self._crdts, self._actions)
         self._server: Server | None = None
         self._stopped: asyncio.Event | None = None
         for entity in entities:
@@ -87,6 +91,8 @@ class Stateside:
                 self._event_sourced.types[compiled.service_name] = compiled
             case ValueEntityType():
                 self._value_entities.types[compiled.service_name] = compiled
+            case CrdtType():
+                self._crdts.types[compiled.service_name] = compiled
             case ActionType():
                 self._actions.types[compiled.service_name] = compiled
         self._hooks.registered(compiled.label, compiled.unhandled())
@@ -208,6 +214,7 @@ class Stateside:
             REPORT_ERROR_PATH: ReportErrorHandler(self._hooks),
             EVENT_SOURCED_PATH: self._event_sourced,
             VALUE_ENTITY_PATH: self._value_entities,
+            CRDT_PATH: self._crdts,
             **self._actions.routes(),
         }
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
@@ -27,6 +27,9 @@ from .action_calls import Actions
 from .action_model import ActionType, Shape
 from .answers import Effect
 from .calls import SERVICE_ATTRIBUTE, ServiceCall, find_method
+from .crdt_entity import WriteConsistency
+from .crdt_model import CrdtType
+from .crdt_stream import CrdtHandler
 from .entity_stream import EntityHandler, EntityStream
 from .errors import EntityFailure
 from .event_sourced_model import EventSourcedType
@@ -37,8 +40,12 @@ from .testkit_calls import KitCall, KitHooks
 from .value_entity_model import ValueEntityType
 from .value_entity_stream import ValueEntityHandler
 
+if TYPE_CHECKING:
+    from .testkit_crdt import TestCrdt
+
 _FRAME_HEADER_BYTES = 5
-_COMMAND_MEMBER = {EventSourcedType: 3, ValueEntityType: 2}
+_COMMAND_MEMBER = {EventSourcedType: 3, ValueEntityType: 2, CrdtType: 4}
+_HANDLERS = {EventSourcedType: EventSourcedHandler, ValueEntityType: ValueEntityHandler, CrdtType: CrdtHandler}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,13 @@ class Result:
     updated: Any = None
     """The value that a value entity stored with this command, decoded from what was stored, or None."""
     deleted: bool = False
-    """The command deleted the value."""
+    """The command deleted the value, or the CRDT entity."""
+    delta: Any = None
+    """What changed in a CRDT, the cloudstate.crdt.CrdtDelta as it was sent, or None."""
+    write_consistency: WriteConsistency = WriteConsistency.LOCAL
+    """How many replicas were to have the changes first."""
+    ended: bool = False
+    """Of a message of a stream: it was the last."""
     metadata: Metadata = EMPTY_METADATA
     """Metadata of the reply."""
 
@@ -101,8 +114,19 @@ class TestKit:
         if isinstance(self.type, ActionType):
             raise TypeError(f"{self.type.label} is an action, without entities: use kit.action")
         if entity_id not in self._entities:
-            self._entities[entity_id] = TestEntity(self, self.type, entity_id)
+            self._entities[entity_id] = self._new_entity(self.type, entity_id)
         return self._entities[entity_id]
+
+    def crdt(self, entity_id: str) -> TestCrdt:
+        """`entity`, typed as a CRDT entity. Raises TypeError if the class is of another kind."""
+        entity = self.entity(entity_id)
+        if not isinstance(entity, _test_crdt()):
+            raise TypeError(f"{self.type.label} is no CRDT entity: use kit.entity(key)")
+        return entity
+
+    def _new_entity(self, entity: EventSourcedType | ValueEntityType | CrdtType, entity_id: str) -> TestEntity:
+        kind = _test_crdt() if isinstance(entity, CrdtType) else TestEntity
+        return kind(self, entity, entity_id)
 
     @property
     def action(self) -> TestAction:
@@ -131,9 +155,8 @@ class TestKit:
         return actions
 
     def _owner(self) -> EntityHandler:
-        handler = ValueEntityHandler if isinstance(self.type, ValueEntityType) else EventSourcedHandler
-        owner = handler(self.targets.keys(), self._hooks)
         assert not isinstance(self.type, ActionType)
+        owner = _HANDLERS[type(self.type)](self.targets.keys(), self._hooks)
         owner.types[self.type.service_name] = self.type
         return owner
 
@@ -247,7 +270,7 @@ class TestEntity:
 
     __test__ = False
 
-    def __init__(self, kit: TestKit, entity: EventSourcedType | ValueEntityType, entity_id: str) -> None:
+    def __init__(self, kit: TestKit, entity: EventSourcedType | ValueEntityType | CrdtType, entity_id: str) -> None:
         self.entity_id = entity_id
         self.journal = Journal()
         self._kit = kit
@@ -256,7 +279,7 @@ class TestEntity:
         self._stream: EntityStream | None = None
         self._last_command_id = 0
 
-    def __getattr__(self, name: str) -> Callable[[Message], Result]:
+    def __getattr__(self, name: str) -> Callable[[Message], Any]:
         if name.startswith("_"):
             raise AttributeError(name)
         method = self._kit.method(name)
@@ -308,9 +331,14 @@ class TestEntity:
         method = self._kit.method(name, message)
         stream = self._open()
         self._last_command_id += 1
+        stream.receive(self._command(method, message))
+
+    def _command(self, method: Any, message: Message, streamed: bool = False) -> bytes:
+        """The message that is the last command."""
         member = _COMMAND_MEMBER[type(self._type)]
         writer = wire.CommandWriter(member, method.name, f"type.googleapis.com/{message.DESCRIPTOR.full_name}")
-        stream.receive(writer.write(self.entity_id.encode(), self._last_command_id, message.SerializeToString()))
+        key, payload = self.entity_id.encode(), message.SerializeToString()
+        return writer.write(key, self._last_command_id, payload, streamed=streamed)
 
     def _open(self) -> EntityStream:
         """The stream of the instance; a new one is given what is stored."""
@@ -378,3 +406,10 @@ class TestEntity:
 
     def _raise(self, out: Any) -> NoReturn:
         raise self._kit.take_error() or EntityFailure(out.description, out.command_id)
+
+
+def _test_crdt() -> type[TestCrdt]:
+    """That module builds on this one."""
+    from .testkit_crdt import TestCrdt
+
+    return TestCrdt

@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from stateside._speedups import wire
 from stateside._speedups.java_numbers import double_text, float_text
 from stateside.proto import Any as AnyMessage
-from stateside.proto import cloudstate, pool
+from stateside.proto import cloudstate, crdt, pool
 
 UNREAD = {
     "Reply": {"metadata"},
@@ -29,6 +29,12 @@ UNREAD = {
     "EventSourcedEvent": {"payload"},
     "ValueEntityReply": {"side_effects"},
     "ValueEntityInitState": {"value"},
+    "CrdtReply": {"side_effects"},
+    "CrdtStreamedMessage": {"side_effects"},
+    "CrdtStreamCancelledResponse": {"side_effects"},
+    "CrdtStateAction": {"update"},
+    "CrdtStreamIn": {"delta"},
+    "CrdtInit": {"delta"},
     "ActionCommand": {"metadata"},
     "ActionResponse": {"forward", "side_effects"},
 }
@@ -42,6 +48,8 @@ SERIALIZED = {
     "snapshot": AnyMessage,
     "event": AnyMessage,
     "value": AnyMessage,
+    "update": crdt.CrdtDelta,
+    "delta": crdt.CrdtDelta,
 }
 
 KEY_TYPES = [
@@ -86,6 +94,11 @@ def seen_value_out(out: wire.ValueOut) -> dict[str, Any]:
     return seen(out, [*OUTCOME, "kind", "command_id", "restart", "state_action", "value"])
 
 
+def seen_crdt_out(out: wire.CrdtOut) -> dict[str, Any]:
+    own = ["streamed", "end_stream", "state_action", "update", "write_consistency"]
+    return seen(out, [*OUTCOME, "kind", "command_id", "restart", *own])
+
+
 def seen_action_out(out: wire.ActionOut) -> dict[str, Any]:
     return seen(out, OUTCOME)
 
@@ -113,6 +126,43 @@ def expected_value_out(message: Any) -> dict[str, Any]:
     return expected_stream_out(message) | {
         "state_action": state_action if reply.HasField("state_action") else wire.STATE_NONE,
         "value": serialized(change.update, "value"),
+    }
+
+
+CRDT_KINDS = {
+    None: wire.KIND_NONE,
+    "reply": wire.KIND_REPLY,
+    "streamed_message": wire.KIND_STREAMED_MESSAGE,
+    "stream_cancelled_response": wire.KIND_CANCELLED_RESPONSE,
+    "failure": wire.KIND_FAILURE,
+}
+
+
+def expected_crdt_out(message: Any) -> dict[str, Any]:
+    which = message.WhichOneof("message")
+    member = getattr(message, which) if which else message.reply
+    action = getattr(member, "client_action", cloudstate.ClientAction())
+    failure = member if which == "failure" else action.failure
+    return expected_outcome(action, action.WhichOneof("action")) | {
+        "kind": CRDT_KINDS[which],
+        "command_id": member.command_id,
+        "description": failure.description,
+        "restart": failure.restart,
+        "side_effects": [effect.SerializeToString() for effect in getattr(member, "side_effects", ())],
+        "streamed": getattr(member, "streamed", False),
+        "end_stream": getattr(member, "end_stream", False),
+        **expected_state_action(member),
+    }
+
+
+def expected_state_action(member: Any) -> dict[str, Any]:
+    change = getattr(member, "state_action", crdt.CrdtStateAction())
+    present = hasattr(member, "state_action") and member.HasField("state_action")
+    which = {None: wire.STATE_INVALID, "update": wire.STATE_UPDATE, "delete": wire.STATE_DELETE}
+    return {
+        "state_action": which[change.WhichOneof("action")] if present else wire.STATE_NONE,
+        "update": serialized(change, "update"),
+        "write_consistency": change.write_consistency if 0 <= change.write_consistency <= 2 else 0,
     }
 
 
@@ -155,6 +205,11 @@ def seen_in(found: wire.StreamIn) -> dict[str, Any]:
     return seen(found, [*names, "command_id", "name", "type_url", "payload", "streamed", "metadata"])
 
 
+def seen_crdt_in(found: wire.CrdtIn) -> dict[str, Any]:
+    names = ["kind", "service_name", "entity_id", "delta", "command_id"]
+    return seen(found, [*names, "name", "type_url", "payload", "streamed", "metadata"])
+
+
 def seen_action_in(found: wire.ActionIn) -> dict[str, Any]:
     return seen(found, ["service_name", "name", "type_url", "payload", "metadata"])
 
@@ -174,6 +229,27 @@ def expected_value_in(message: Any) -> dict[str, Any]:
         "snapshot": serialized(message.init.state, "value"),
         "sequence": 0,
         "event": None,
+    }
+
+
+def expected_crdt_in(message: Any) -> dict[str, Any]:
+    which = message.WhichOneof("message")
+    kinds = {
+        None: wire.IN_NONE,
+        "init": wire.IN_INIT,
+        "delta": wire.IN_DELTA,
+        "delete": wire.IN_DELETE,
+        "command": wire.IN_COMMAND,
+        "stream_cancelled": wire.IN_STREAM_CANCELLED,
+    }
+    member = getattr(message, which) if which else message.init
+    return expected_payload(message.command) | {
+        "kind": kinds[which],
+        "service_name": message.init.service_name,
+        "entity_id": getattr(member, "entity_id", ""),
+        "delta": serialized(message, "delta") if which == "delta" else serialized(message.init, "delta"),
+        "command_id": getattr(member, "id", 0),
+        "streamed": message.command.streamed,
     }
 
 
@@ -232,7 +308,7 @@ def shallow_pool() -> DescriptorPool:
     made = DescriptorPool()
     for name in ["any", "empty"]:
         copy_file(f"google/protobuf/{name}.proto", made)
-    for name in ["entity", "event_sourced", "value_entity", "action"]:
+    for name in ["entity", "event_sourced", "value_entity", "crdt", "action"]:
         copy_file(f"cloudstate/{name}.proto", made)
     return made
 

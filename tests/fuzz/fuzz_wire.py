@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stateside._speedups import wire
-from stateside.proto import action, cloudstate, eventsourced, valueentity
+from stateside.proto import action, cloudstate, crdt, eventsourced, valueentity
 from tests import wire_oracle as oracle
 
 KEYS = oracle.key_message()
@@ -18,7 +18,7 @@ ALL_KEYS = oracle.key_scanner(*oracle.KEY_TYPES)
 
 def TestOneInput(data: bytes) -> bool:
     """Whether the scanner accepted the input; AssertionError where scanner and runtime disagree."""
-    scanners = [stream_out, stream_in, keys, value_out, value_in, action_out, action_in, metadata]
+    scanners = [stream_out, stream_in, keys, value_out, value_in, action_out, action_in, metadata, crdt_out, crdt_in]
     return scanners[data[0] % len(scanners)](data[1:]) if data else False
 
 
@@ -50,6 +50,14 @@ def action_out(data: bytes) -> bool:
 def action_in(data: bytes) -> bool:
     scan, message_class = wire.scan_action_in, action.ActionCommand
     return agree(data, scan, message_class, oracle.seen_action_in, oracle.expected_action_in)
+
+
+def crdt_out(data: bytes) -> bool:
+    return agree(data, wire.scan_crdt_out, crdt.CrdtStreamOut, oracle.seen_crdt_out, oracle.expected_crdt_out)
+
+
+def crdt_in(data: bytes) -> bool:
+    return agree(data, wire.scan_crdt_in, crdt.CrdtStreamIn, oracle.seen_crdt_in, oracle.expected_crdt_in)
 
 
 def metadata(data: bytes) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tck.action_model import ActionTckModel, ActionTwo
+from tests.tck.crdt_model import CrdtConfigured, CrdtTckModel, CrdtTwo
 from tests.tck.driver import Driver
 from tests.tck.model import Configured, TckModel, Two
 from tests.tck.value_entity_model import ValueConfigured, ValueTckModel, ValueTwo
@@ -12,7 +13,12 @@ from tests.tck.value_entity_model import ValueConfigured, ValueTckModel, ValueTw
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[Driver]:
-    driver = Driver(TckModel, Two, Configured, ValueTckModel, ValueTwo, ValueConfigured, ActionTckModel, ActionTwo)
+    event_sourced, values, actions = (
+        (TckModel, Two, Configured),
+        (ValueTckModel, ValueTwo, ValueConfigured),
+        (ActionTckModel, ActionTwo),
+    )
+    driver = Driver(*event_sourced, *values, *actions, CrdtTckModel, CrdtTwo, CrdtConfigured)
     yield driver
     driver.close()
 

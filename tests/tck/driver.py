@@ -14,7 +14,7 @@ from typing import Any
 import uvloop
 
 from stateside._speedups.h2 import Channel, Handler
-from stateside.proto import action, cloudstate, eventsourced, pack, valueentity
+from stateside.proto import action, cloudstate, crdt, eventsourced, pack, valueentity
 from stateside.support import Hooks, Stateside
 
 TIMEOUT_SECONDS = 3.0
@@ -68,6 +68,10 @@ class Driver:
     def open_value(self) -> ValueStream:
         """A stream of a value entity on which nothing was sent yet."""
         return ValueStream(self)
+
+    def open_crdt(self) -> CrdtStream:
+        """A stream of a CRDT entity on which nothing was sent yet."""
+        return CrdtStream(self)
 
     def open_action(self, rpc: str, service: str) -> ActionStream:
         """A call of an action on which nothing was sent yet."""
@@ -214,6 +218,51 @@ class ValueStream(RawStream):
     def expect_failure(self, description: str, command_id: int = 0) -> None:
         """A stream-level Failure, and then the end of the stream."""
         assert self.next() == value_failure(description, command_id)
+        self.expect_end()
+
+
+class CrdtStream(RawStream):
+    """A stream of cloudstate.crdt.Crdt/handle."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver, b"/cloudstate.crdt.Crdt/handle")
+
+    def init(self, service: str, entity_id: str, delta: Any = None) -> CrdtStream:
+        self.send(crdt.CrdtStreamIn(init=crdt.CrdtInit(service_name=service, entity_id=entity_id, delta=delta)))
+        return self
+
+    def delta(self, delta: Any) -> CrdtStream:
+        self.send(crdt.CrdtStreamIn(delta=delta))
+        return self
+
+    def delete(self) -> CrdtStream:
+        self.send(crdt.CrdtStreamIn(delete=crdt.CrdtDelete()))
+        return self
+
+    def command(self, entity_id: str, command_id: int, name: str, payload: Any, streamed: bool = False) -> CrdtStream:
+        command = cloudstate.Command(entity_id=entity_id, id=command_id, name=name, streamed=streamed)
+        if payload is not None:
+            command.payload.CopyFrom(pack(payload))
+        self.send(crdt.CrdtStreamIn(command=command))
+        return self
+
+    def cancel(self, entity_id: str, command_id: int) -> CrdtStream:
+        """The client of a streamed command has gone."""
+        self.send(crdt.CrdtStreamIn(stream_cancelled=cloudstate.StreamCancelled(entity_id=entity_id, id=command_id)))
+        return self
+
+    def next(self) -> Any:
+        """The next CrdtStreamOut."""
+        return crdt.CrdtStreamOut.FromString(self.receive())
+
+    def passivate(self) -> None:
+        """Half-close, as a proxy does with an idle entity: the user function completes, without another message."""
+        self.half_close()
+        self.expect_end()
+
+    def expect_failure(self, description: str, command_id: int = 0) -> None:
+        """A stream-level Failure, and then the end of the stream."""
+        assert self.next().failure == cloudstate.Failure(command_id=command_id, description=description)
         self.expect_end()
 
 

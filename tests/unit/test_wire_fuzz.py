@@ -7,7 +7,7 @@ from typing import Any as Untyped
 import pytest
 
 from stateside._speedups import wire
-from stateside.proto import Any, action, cloudstate, eventsourced
+from stateside.proto import Any, action, cloudstate, crdt, eventsourced
 from tests.fuzz.fuzz_wire import KEYS, TestOneInput
 
 INPUTS_PER_SCANNER = 2000
@@ -80,6 +80,31 @@ def action_ins() -> list[bytes]:
     return [writer.command(b"payload", metadata), writer.opening(metadata), writer.message(b"payload")]
 
 
+def crdt_outs() -> list[bytes]:
+    delta = crdt.CrdtDelta(gcounter=crdt.GCounterDelta(increment=3)).SerializeToString()
+    effects, update = [EFFECT.SerializeToString()], {"state_action": wire.STATE_UPDATE, "update": delta}
+    reply = {"type_url": "t/é", "payload": b"abc", "metadata": METADATA.SerializeToString()}
+    return [
+        wire.write_crdt_reply(7, wire.ACTION_REPLY, side_effects=effects, streamed=True, **reply, **update),
+        wire.write_crdt_reply(2, wire.ACTION_FORWARD, forward=FORWARD, state_action=wire.STATE_DELETE),
+        wire.write_crdt_streamed_message(3, wire.ACTION_FAILURE, description="no", end_stream=True),
+        wire.write_crdt_cancelled_response(300, side_effects=effects, write_consistency=2, **update),
+        wire.write_crdt_failure(4, "broken"),
+    ]
+
+
+def crdt_ins() -> list[bytes]:
+    delta = crdt.CrdtDelta(flag=crdt.FlagDelta(value=True)).SerializeToString()
+    command = wire.CommandWriter(4, "AddItem", "type.googleapis.com/x.Y")
+    return [
+        wire.write_crdt_init("x.Service", "user-1", delta),
+        wire.write_crdt_delta(delta),
+        wire.write_crdt_delete(),
+        command.write(b"user-1", 1, b"payload", streamed=True),
+        wire.write_stream_cancelled(b"user-1", 1),
+    ]
+
+
 def metadatas() -> list[bytes]:
     headers = [(b"x-text", b"one"), (b"x-bin", b"AAEC,/w"), (b"user-agent", b"\xc3\xa9"), (b"server", b"")]
     names = ["Upper", "date", "a b", "", "binary"]
@@ -94,8 +119,30 @@ def keys() -> list[bytes]:
     return [full.SerializeToString(), KEYS(a_string="only").SerializeToString(), b"\xa3\x01\x08\x01\xa4\x01"]
 
 
-CORPORA = [outs(), ins(), keys(), value_outs(), value_ins(), action_outs(), action_ins(), metadatas()]
-NAMES = ["stream out", "stream in", "keys", "value out", "value in", "action out", "action in", "metadata"]
+CORPORA = [
+    outs(),
+    ins(),
+    keys(),
+    value_outs(),
+    value_ins(),
+    action_outs(),
+    action_ins(),
+    metadatas(),
+    crdt_outs(),
+    crdt_ins(),
+]
+NAMES = [
+    "stream out",
+    "stream in",
+    "keys",
+    "value out",
+    "value in",
+    "action out",
+    "action in",
+    "metadata",
+    "crdt out",
+    "crdt in",
+]
 
 
 @pytest.mark.parametrize("scanner, corpus", list(enumerate(CORPORA)), ids=NAMES)

@@ -1,5 +1,5 @@
-"""The admin port and the metrics port: /alive, /ready and /metrics over HTTP/1.1, and POST /peers/leave?name=host:port on
-the admin port, which takes a departed proxy out of the cluster.
+"""The admin port and the metrics port: /alive, /ready and /metrics over HTTP/1.1. On the admin port, which others than
+operators do not reach, POST /peers/leave?name=host:port takes a departed proxy out of the cluster.
 
 Liveness never depends on user code or on a store. Readiness answers 503 with the reasons, one a line.
 """

@@ -1,7 +1,7 @@
 """The proxy process: puts the parts together, starts them in order, and takes them down again.
 
-    admin port -> discovery -> journal -> replicas -> main port -> consumers -> ready
-    SIGTERM -> consumers end -> drain -> passivate -> replicas given to the peers -> journal closed
+    admin port -> discovery -> journal -> main port -> consumers -> ready
+    SIGTERM -> consumers end -> drain -> passivate -> journal closed
 
 The main port opens once the user function has been discovered and then stays open whatever happens to the user
 function. The journal opens when the first entity type that keeps state is discovered, before anything of it is served:
@@ -36,7 +36,6 @@ from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
-from stateside.proxy.replication import Replication
 from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, CRDT, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
@@ -75,7 +74,6 @@ class Proxy:
         self.exit_code = EXIT_OK
         self.port = 0
         self.journal: Journal | None = None  # until an entity type needs it
-        self.replicas: Replication | None = None  # until there are CRDTs
         self.replication: Replication | None = None  # until a CRDT entity needs it
         self.readiness = Readiness()
         self.metrics = Metrics()
@@ -185,8 +183,6 @@ class Proxy:
             return
         if model.is_replicated and self.replication is None and not await self._start_replication():
             return
-        if model.is_replicated and self.replicas is None and not await self._open_replicas():
-            return
         self.router.update(model)
         self.http_json.update(model)
         self.router.add(reflection.handlers(model))
@@ -224,22 +220,8 @@ class Proxy:
             self.stop(EXIT_CONFIG)
             return False
         replication.offer_metrics(self.metrics)
+        self.admin.leave = replication.leave
         self.replication = replication
-        return True
-
-    async def _open_replicas(self) -> bool:
-        """False: the peer port or the journal cannot be used, and the proxy stops."""
-        assert self.journal is not None
-        replicas = Replication(self.settings, self.journal)
-        try:
-            await replicas.start()
-        except (JournalError, OSError) as error:
-            print(f"stateside: {error}", file=sys.stderr)
-            self.stop(EXIT_CONFIG)
-            return False
-        self.replicas = replicas
-        replicas.offer_metrics(self.metrics)
-        self.admin.leave = replicas.leave
         return True
 
     async def _listen(self) -> None:

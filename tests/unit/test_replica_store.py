@@ -13,6 +13,7 @@ import uvloop
 from stateside._speedups.crdt import GCOUNTER, GSET, LWWREGISTER, ORSET, Bounds, Malformed, State
 from stateside.journal import open_journal
 from stateside.journal.contract import Corrupt, Journal, JournalError
+from stateside.journal.memory import MemoryJournal
 from stateside.proxy.replica_log import COVERED, PREFIX, Origin
 from stateside.proxy.replica_store import Entry, ReplicaStore
 from stateside.proxy.tickets import Ticket
@@ -280,3 +281,21 @@ def test_a_departed_replica_is_pruned_from_states_that_name_it(check) -> None:
         assert [key for key, _ in store.told] == [KEY]
 
     check(scenario)
+
+
+def test_a_journal_in_memory_does_not_grow_with_the_number_of_changes() -> None:
+    async def scenario() -> None:
+        journal = MemoryJournal()
+        await journal.open()
+        store = Store(journal)
+        sizes = []
+        for _ in range(6):
+            for _ in range(1500):
+                store.state(GCOUNTER).increment()
+                await store.write()
+            sizes.append(journal.size_bytes)
+        assert max(sizes) < 100_000
+        assert Store(journal).state(GCOUNTER).value() == 9000
+        await journal.close()
+
+    uvloop.run(scenario())

@@ -23,6 +23,7 @@ EXTENSIONS = {
     "_speedups.logwriter": ["lmdb"],
     "_speedups.logreader": ["lmdb"],
     "_speedups.log": ["lmdb"],
+    "_speedups.crdt": [],
     "bench.native": [],
 }
 

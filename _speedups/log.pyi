@@ -88,6 +88,8 @@ class Log:
     ) -> tuple[list[tuple[int, str, int, bytes]], int, bool]:
         """Events of all entities whose id begins with `prefix`, in the order of the log: (offset, entity, sequence,
         event) each; the offset to go on from; and whether that is before the end of the log."""
+    def entities(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Ids of entities that begin with `prefix`, those behind `after` in the order of the index ("": all)."""
     def append(
         self, entity: str, first_sequence: int, events: Sequence[bytes], snapshot: bytes | None, waiter: Any, epoch: int
     ) -> None: ...

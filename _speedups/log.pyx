@@ -297,6 +297,12 @@ cdef class Log:
             raise ValueError("limit is 0, at least one event has to be asked for")
         return self.reader.read_log(self.name_of(prefix), from_offset, limit, max_bytes)
 
+    def entities(self, str prefix not None, str after not None, uint32_t limit):
+        self.name_of(prefix)
+        if limit == 0:
+            raise ValueError("limit is 0, at least one entity has to be asked for")
+        return self.reader.entities(prefix.encode(), after.encode(), limit)
+
     cdef Name name_of(self, str entity) except *:
         cdef Name name
         cdef Py_ssize_t size

@@ -66,6 +66,9 @@ cdef class LogReader:
     cdef tuple read_log(self, Name prefix, uint64_t offset, uint32_t limit, size_t max_bytes)
     cdef bint scan_log(self, Name prefix, uint64_t* offset, uint32_t limit, size_t max_bytes, list entries) except -1
     cdef int log_record(self, MDB_val* value, uint64_t offset, Name prefix) except -1
+    cdef list entities(self, bytes prefix, bytes after, Py_ssize_t limit)
+    cdef int indexed_entities(self, bytes prefix, bytes after, Py_ssize_t limit, list found) except -1
+    cdef list tail_entities(self, bytes prefix, bytes after)
 
     cdef int begin(self) except -1
     cdef int renew(self) noexcept

@@ -311,6 +311,52 @@ cdef class LogReader:
             raise self.explain(CORRUPT, entity, header.first_sequence, 0)
         return True
 
+    # The entities.
+
+    cdef list entities(self, bytes prefix, bytes after, Py_ssize_t limit):
+        # Ids that begin with `prefix`, behind the id `after` (b"": from the first one), in the order of the index.
+        cdef list found = []
+        self.begin()
+        try:
+            self.indexed_entities(prefix, after, limit, found)
+        finally:
+            self.end()
+        found.extend(self.tail_entities(prefix, after))
+        return [(<bytes>name)[: len(name) - 1].decode() for name in sorted(set(found))[:limit]]
+
+    cdef int indexed_entities(self, bytes prefix, bytes after, Py_ssize_t limit, list found) except -1:
+        # Names with the 0xFF behind them, which takes part in the order. One step per entity, however many records.
+        cdef MDB_val key
+        cdef MDB_val value
+        cdef int code
+        cdef bytes name
+        cdef bytes start = after + b"\xff" * 9 if after else prefix
+        while len(found) < limit:
+            key.mv_data = <char*>start
+            key.mv_size = len(start)
+            code = mdb_cursor_get(self.index_cursor, &key, &value, MDB_SET_RANGE)
+            if code == MDB_NOTFOUND or (code == 0 and key.mv_size < 9):
+                return 0
+            if code != 0:
+                raise self.explain(STORE, None, code, 0)
+            name = PyBytes_FromStringAndSize(<const char*>key.mv_data, key.mv_size - 8)
+            if not name.startswith(prefix):
+                return 0
+            found.append(name)
+            start = name + b"\xff" * 8
+        return 0
+
+    cdef list tail_entities(self, bytes prefix, bytes after):
+        cdef str first = prefix.decode()
+        cdef bytes behind = after + b"\xff" if after else b""
+        names = [
+            name.encode() + b"\xff"
+            for tails in (self.young_tails, self.old_tails)
+            for name in tails
+            if name.startswith(first)
+        ]
+        return [name for name in names if name > behind]
+
     # The LMDB snapshot.
 
     cdef int begin(self) except -1:

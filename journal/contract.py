@@ -106,6 +106,12 @@ class LogWaiter(Protocol):
     def on_log(self, page: LogPage | None, error: JournalError | None) -> None: ...
 
 
+class ListWaiter(Protocol):
+    """Who asked for entities; called once, as a `Waiter` is."""
+
+    def on_entities(self, entities: list[str] | None, error: JournalError | None) -> None: ...
+
+
 class Waiter(Protocol):
     """Who asked. Exactly one callback follows each request, on the loop's thread, possibly before the request returns
     (never for append)."""
@@ -158,6 +164,12 @@ class Journal(ABC):
         """Ask for events of all entities whose id begins with `prefix`, in the order of the journal, from an offset on
         (0: the beginning), `limit` at most. How much is looked through in one call is bounded (see `LogPage.more`). To
         go on behind an entry, ask from its offset + 1."""
+
+    @abstractmethod
+    def list_entities(self, prefix: str, after: str, limit: int, waiter: ListWaiter) -> None:
+        """Ask for the ids of stored entities that begin with `prefix`, `limit` at most: those behind `after` in the
+        store's own order, the first ones if it is empty. Fewer than `limit` means that there are no more. Deleted
+        values are among them; entities whose first append comes after the first page may or may not be."""
 
     @abstractmethod
     def append(

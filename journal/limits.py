@@ -8,6 +8,7 @@ from stateside.journal.contract import JournalError, TooLarge
 
 APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has as many events at most
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
+NODE_ENTITY = "|node|"  # a value that says whose journal this is; an export leaves it out
 
 
 def entity_error(entity: str) -> JournalError | None:
@@ -41,3 +42,8 @@ def check_read(from_sequence: int) -> None:
 def check_read_log(limit: int) -> None:
     if limit < 1:
         raise ValueError(f"limit is {limit}: at least one event has to be asked for")
+
+
+def check_list(limit: int) -> None:
+    if limit < 1:
+        raise ValueError(f"limit is {limit}: at least one entity has to be asked for")

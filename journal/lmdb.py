@@ -24,6 +24,7 @@ from stateside.journal.contract import (
     Head,
     Journal,
     JournalError,
+    ListWaiter,
     LogEntry,
     LogPage,
     LogWaiter,
@@ -138,6 +139,14 @@ class LmdbJournal(Journal):
             waiter.on_log(None, error)
         else:
             waiter.on_log(LogPage(list(map(LogEntry._make, entries)), next_offset, more), None)
+
+    def list_entities(self, prefix: str, after: str, limit: int, waiter: ListWaiter) -> None:
+        try:
+            entities = self.log.entities(prefix, after, limit)
+        except JournalError as error:
+            waiter.on_entities(None, error)
+        else:
+            waiter.on_entities(entities, None)
 
     def append(
         self,

@@ -7,6 +7,7 @@ callback, all waiters of one loop turn together, and space is bounded.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Sequence
 
 from stateside.journal.contract import (
@@ -15,6 +16,7 @@ from stateside.journal.contract import (
     Head,
     Journal,
     JournalError,
+    ListWaiter,
     LogEntry,
     LogPage,
     LogWaiter,
@@ -23,7 +25,15 @@ from stateside.journal.contract import (
     StaleEpoch,
     Waiter,
 )
-from stateside.journal.limits import APPEND_OFFSETS, check_append, check_put, check_read, check_read_log, entity_error
+from stateside.journal.limits import (
+    APPEND_OFFSETS,
+    check_append,
+    check_list,
+    check_put,
+    check_read,
+    check_read_log,
+    entity_error,
+)
 
 SCAN_APPENDS = 1000  # appends looked at in one read of the log
 
@@ -92,6 +102,12 @@ class MemoryJournal(Journal):
             first = 0
         next_offset = max(from_offset, end * APPEND_OFFSETS)
         waiter.on_log(LogPage(entries, next_offset, end < len(self._order)), None)
+
+    def list_entities(self, prefix: str, after: str, limit: int, waiter: ListWaiter) -> None:
+        check_list(limit)
+        found = (name for name in self._entities if name.startswith(prefix))
+        behind = (name for name in found if not after or name > after)
+        waiter.on_entities(heapq.nsmallest(limit, behind), None)
 
     def append(
         self,

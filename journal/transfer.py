@@ -9,7 +9,8 @@
 come in the order of the log, a snapshot right behind the event it covers; of a value there is the latest version only.
 An export ends an entity at its first damage: what is written can always be imported. An import goes on where an earlier
 one of the same file ended; it never writes over an event, nor over a value of the same or a later version. Epochs are
-not carried over: an imported entity may be owned by anybody. Offsets of consumers are left out (`journal.offsets`).
+not carried over: an imported entity may be owned by anybody. Offsets of consumers are left out (`journal.offsets`),
+and the record of the node that the journal belongs to.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 from stateside.journal.anyvalue import join_any, split_any
 from stateside.journal.contract import Head, JournalError, Page
 from stateside.journal.format import Damaged, Record, Snapshot, parse_header, parse_record
+from stateside.journal.limits import NODE_ENTITY
 from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.offsets import PREFIX as OFFSETS
 from stateside.journal.reader import View
@@ -59,8 +61,8 @@ class _Export:
         except Damaged as damaged:
             self.warn(damaged.what)
             return
-        if header.entity.startswith(OFFSETS):
-            return  # elsewhere the events have other offsets
+        if header.entity.startswith(OFFSETS) or header.entity == NODE_ENTITY:
+            return  # elsewhere the events have other offsets, and the journal another owner
         if header.is_value:
             if not self.view.superseded(header):
                 yield from self._value_lines(header.entity, data, offset)

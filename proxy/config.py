@@ -16,7 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stateside.proxy.values import Choice, Duration, Flag, Fraction, Kind, Size, Text, Whole, nearest, show_duration
+from stateside.proxy.values import (
+    Addresses,
+    Choice,
+    Duration,
+    Flag,
+    Fraction,
+    Kind,
+    Size,
+    Text,
+    Whole,
+    nearest,
+    show_duration,
+)
 
 PREFIX = "STATESIDE_"
 CONFIG_VARIABLE = "STATESIDE_CONFIG"
@@ -71,6 +83,7 @@ GATEWAY = "Clients"
 USER_FUNCTION = "User function"
 ENTITIES = "Entities"
 JOURNAL = "Journal"
+REPLICATION = "Replication of CRDTs"
 ADMIN = "Administration"
 
 
@@ -195,6 +208,31 @@ class Settings:
     max_pending_effects: int = _row(
         ENTITIES, 10_000, Whole(1, 10_000_000), "Side effects running at once; further ones are refused and counted."
     )
+    crdt_max_in_flight: int = _row(
+        ENTITIES,
+        1000,
+        Whole(1, 1_000_000),
+        "Commands of one CRDT entity instance that may be with the user function; more are RESOURCE_EXHAUSTED.",
+    )
+    crdt_max_streams: int = _row(
+        ENTITIES,
+        10_000,
+        Whole(1, 1_000_000),
+        "Streamed calls open at one CRDT entity instance; more are RESOURCE_EXHAUSTED.",
+    )
+    crdt_stream_buffer: int = _row(
+        ENTITIES,
+        100,
+        Whole(1, 1_000_000),
+        "Messages of one streamed call that may wait for a slow client; with more the call fails.",
+    )
+    crdt_hold_limit: float = _row(
+        ENTITIES,
+        0.2,
+        Duration(0.001, 60),
+        "How long changes from other nodes may be held back by commands of a CRDT entity instance; then new commands "
+        "wait until they have been told.",
+    )
     eventing_max_attempts: int = _row(
         ENTITIES,
         10,
@@ -217,6 +255,56 @@ class Settings:
     journal_map_max: int = _row(JOURNAL, TIB, Size(MIB, 64 * TIB), "The journal grows by itself up to this size.")
     replay_page_size: int = _row(
         JOURNAL, 256 * KIB, Size(KIB, 64 * MIB), "Bytes of events read at a time while an entity instance is replayed."
+    )
+
+    peers: tuple[str, ...] = _row(
+        REPLICATION,
+        (),
+        Addresses(),
+        "Peer ports of all other proxies that serve the same CRDTs; this one's own may be among them.",
+    )
+    peer_interface: str = _row(REPLICATION, "0.0.0.0", ADDRESS, "Address the peer port listens on.")
+    peer_port: int = _row(
+        REPLICATION, 0, PORT, "Port for other proxies only, never for clients; needed with `peers`. 0: closed."
+    )
+    peer_name: str = _row(
+        REPLICATION,
+        "",
+        Text(empty=True, meaning="a host and a port", pattern=r"[^\s/]{1,249}:\d{1,5}"),
+        "What the peers call this proxy; otherwise its host name, or `peer_interface`, and `peer_port`.",
+    )
+    cluster_name: str = _row(
+        REPLICATION,
+        "",
+        Text(empty=True, meaning="a name of at most 100 characters", pattern=r"\S{1,100}"),
+        "Only proxies with the same name replicate to each other.",
+    )
+    crdt_read_timeout: float = _row(
+        REPLICATION,
+        3.0,
+        Duration(0.001, 600),
+        "How long, after a start, CRDT entities wait until this proxy has what a majority has.",
+    )
+    crdt_write_timeout: float = _row(
+        REPLICATION,
+        5.0,
+        Duration(0.001, 600),
+        "How long a write waits for the proxies that its consistency asks for.",
+    )
+    crdt_cache_size: int = _row(
+        REPLICATION, 256 * MIB, Size(MIB, TIB), "Memory for replicas of CRDTs that no entity instance has open."
+    )
+    crdt_peer_buffer: int = _row(
+        REPLICATION,
+        64 * MIB,
+        Size(64 * KIB, 64 * GIB),
+        "Changes waiting for one peer; beyond, they are dropped and digests are exchanged.",
+    )
+    crdt_digest_interval: float = _row(
+        REPLICATION, 10.0, Duration(0.1, DAY), "How often proxies compare what they have."
+    )
+    crdt_max_state_size: int = _row(
+        REPLICATION, 12 * MIB, Size(KIB, 24 * MIB), "Largest state of one CRDT; alike on all proxies."
     )
 
     admin_interface: str = _row(ADMIN, "127.0.0.1", ADDRESS, "Address the admin port listens on.")
@@ -346,8 +434,13 @@ def _check_together(settings: Settings) -> None:
 
 
 def _check_ports(settings: Settings) -> None:
+    if settings.peers and not settings.peer_port:
+        raise ConfigError("peer_port = 0: with peers, a port is needed that they can reach")
     port = settings.http_port
-    others = {"admin_port": (settings.admin_interface, settings.admin_port)}
+    others = {
+        "admin_port": (settings.admin_interface, settings.admin_port),
+        "peer_port": (settings.peer_interface, settings.peer_port),
+    }
     if settings.metrics_enabled:
         others["metrics_port"] = (settings.metrics_host, settings.metrics_port)
     for key, (interface, other) in others.items():

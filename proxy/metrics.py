@@ -52,6 +52,15 @@ VALUE_COUNTERS = INSTANCE_COUNTERS | {
     "persisted_values": "Values stored, deletions included",
     "persisted_value_bytes": "Serialized size of stored values in bytes",
 }
+CRDT_COUNTERS = INSTANCE_COUNTERS | {
+    "updates": "Updates of the user function applied and given to the journal",
+    "refused_updates": "Updates and other state changes that could not be applied",
+    "deletions": "Keys deleted by the user function",
+    "sent_deltas": "Deltas sent to the user function because of changes elsewhere",
+    "streamed_calls": "Commands of methods with streamed replies",
+    "streamed_messages": "Streamed messages of the user function",
+    "cancelled_calls": "Streamed calls whose client went away or ran out of time",
+}
 HISTOGRAMS = {
     "recovery_time": "Activation to the end of replay",
     "command_stash_time": "Time of commands in the queue",
@@ -62,6 +71,10 @@ HISTOGRAMS = {
 VALUE_HISTOGRAMS = HISTOGRAMS | {
     "recovery_time": "Activation to the value sent",
     "persist_time": "Storing a value started to confirmed",
+}
+CRDT_HISTOGRAMS = HISTOGRAMS | {
+    "recovery_time": "Activation to the init sent",
+    "persist_time": "A change applied to as many replicas having it as asked",
 }
 SUMMARIES = {"entity_active_time": "Life time of entity instances"}
 
@@ -77,6 +90,7 @@ class Kind:
 
 EVENT_SOURCED = Kind("cloudstate_eventsourced_", COUNTERS, HISTOGRAMS)
 VALUE = Kind("stateside_value_", VALUE_COUNTERS, VALUE_HISTOGRAMS)
+CRDT = Kind("stateside_crdt_", CRDT_COUNTERS, CRDT_HISTOGRAMS)
 
 ACTION_PREFIX = "stateside_action_"
 # attribute of ActionMetrics -> help text; the name is ACTION_PREFIX + attribute + _total
@@ -182,7 +196,7 @@ class _Window:
 class EntityMetrics:
     """All figures of one service with entity instances, to be incremented in place."""
 
-    __slots__ = ("entity_name", "kind", *(COUNTERS | VALUE_COUNTERS), *HISTOGRAMS, *SUMMARIES)
+    __slots__ = ("entity_name", "kind", *(COUNTERS | VALUE_COUNTERS | CRDT_COUNTERS), *HISTOGRAMS, *SUMMARIES)
 
     activated_entities: int
     passivated_entities: int
@@ -203,6 +217,13 @@ class EntityMetrics:
     loaded_snapshot_bytes: int
     persisted_values: int
     persisted_value_bytes: int
+    updates: int
+    refused_updates: int
+    deletions: int
+    sent_deltas: int
+    streamed_calls: int
+    streamed_messages: int
+    cancelled_calls: int
     recovery_time: Histogram
     command_stash_time: Histogram
     command_processing_time: Histogram
@@ -244,7 +265,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._actions: dict[str, ActionMetrics] = {}
-        self._entities: dict[Kind, dict[str, EntityMetrics]] = {EVENT_SOURCED: {}, VALUE: {}}
+        self._entities: dict[Kind, dict[str, EntityMetrics]] = {EVENT_SOURCED: {}, VALUE: {}, CRDT: {}}
         self._readings: list[tuple[str, str, str, Callable[[], float]]] = []
         self._registry: CollectorRegistry | None = None
 
@@ -255,6 +276,10 @@ class Metrics:
     def value(self, entity_name: str) -> EntityMetrics:
         """The figures of a value entity type, by its persistence id."""
         return self._of_kind(VALUE, entity_name)
+
+    def crdt(self, entity_name: str) -> EntityMetrics:
+        """The figures of a CRDT entity type, by its persistence id."""
+        return self._of_kind(CRDT, entity_name)
 
     def action(self, service: str) -> ActionMetrics:
         """The figures of an action, by the name of its service."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
@@ -27,6 +28,7 @@ from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import Settings
+from stateside.proxy.crdt import Crdts
 from stateside.proxy.discovery import Discovery
 from stateside.proxy.eventing import Eventing
 from stateside.proxy.eventsourced import EventSourcedEntities
@@ -34,8 +36,9 @@ from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
+from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
-from stateside.proxy.spec import ACTION, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
+from stateside.proxy.spec import ACTION, CRDT, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
 from stateside.proxy.timers import Timers
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
@@ -50,6 +53,7 @@ EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWAR
 ENTITIES: dict[str, type[Entities]] = {
     EVENT_SOURCED: EventSourcedEntities,
     VALUE_ENTITY: ValueEntities,
+    CRDT: Crdts,
 }
 
 log = logs.get(__name__)
@@ -70,6 +74,7 @@ class Proxy:
         self.exit_code = EXIT_OK
         self.port = 0
         self.journal: Journal | None = None  # until an entity type needs it
+        self.replication: Replication | None = None  # until a CRDT entity needs it
         self.readiness = Readiness()
         self.metrics = Metrics()
         self._stop = asyncio.Event()
@@ -157,20 +162,26 @@ class Proxy:
                 router=router,
             )
         assert self.journal is not None
-        measure = self.metrics.value if model.entity_type == VALUE_ENTITY else self.metrics.event_sourced
-        return ENTITIES[model.entity_type](
+        measure = {EVENT_SOURCED: self.metrics.event_sourced, VALUE_ENTITY: self.metrics.value, CRDT: self.metrics.crdt}
+        make: Callable[..., Entities] = ENTITIES[model.entity_type]
+        if model.entity_type == CRDT:
+            assert self.replication is not None
+            make = partial(make, replicas=self.replication)
+        return make(
             model,
             self.settings,
             journal=self.journal,
             user_function=self.user_function,
             timers=self.timers,
-            metrics=measure(model.persistence_id),
+            metrics=measure[model.entity_type](model.persistence_id),
             router=router,
         )
 
     async def _found(self, model: ServiceModel) -> None:
         """The user function was discovered: serve what it offers."""
         if model.is_stored and self.journal is None and not await self._open_journal():
+            return
+        if model.is_replicated and self.replication is None and not await self._start_replication():
             return
         self.router.update(model)
         self.http_json.update(model)
@@ -196,6 +207,20 @@ class Proxy:
             self.stop(EXIT_CONFIG)
             return False
         self.journal = journal
+        return True
+
+    async def _start_replication(self) -> bool:
+        """False: it cannot be started, and the proxy stops."""
+        assert self.journal is not None
+        replication = Replication(self.settings, self.journal)
+        try:
+            await replication.start()
+        except (JournalError, OSError) as error:
+            print(f"stateside: {error}", file=sys.stderr)
+            self.stop(EXIT_CONFIG)
+            return False
+        replication.offer_metrics(self.metrics)
+        self.replication = replication
         return True
 
     async def _listen(self) -> None:
@@ -233,10 +258,15 @@ class Proxy:
         self.health.close()
         await self.eventing.close()
         grace = self.settings.graceful_termination_timeout
+        for service in self.router.services.values():
+            if isinstance(service, Crdts):
+                service.complete_streams()
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
         await self._passivate_all()
         self.timers.stop()
         await self.user_function.close()
+        if self.replication is not None:
+            await self.replication.close_all(grace)
         if self.journal is not None:
             await self.journal.close()
         await self.admin.close()

@@ -34,11 +34,12 @@ PROTOCOL = (0, 2)
 ACTION = "cloudstate.action.ActionProtocol"
 EVENT_SOURCED = "cloudstate.eventsourced.EventSourced"
 VALUE_ENTITY = "cloudstate.valueentity.ValueEntity"
+CRDT = "cloudstate.crdt.Crdt"
 # What this proxy serves, in the order in which ProxyInfo tells it.
-SUPPORTED_ENTITY_TYPES = (EVENT_SOURCED, VALUE_ENTITY, ACTION)
-STORED_ENTITY_TYPES = frozenset((EVENT_SOURCED, VALUE_ENTITY))  # those that need the journal
-# What reports call those that take one command at a time, and so cannot have streamed methods.
-TITLES = {EVENT_SOURCED: "an event sourced entity", VALUE_ENTITY: "a value entity"}
+SUPPORTED_ENTITY_TYPES = (EVENT_SOURCED, VALUE_ENTITY, CRDT, ACTION)
+STORED_ENTITY_TYPES = frozenset((EVENT_SOURCED, VALUE_ENTITY, CRDT))  # those that need the journal
+# What reports call those that have instances, and which methods they cannot have.
+TITLES = {EVENT_SOURCED: "an event sourced entity", VALUE_ENTITY: "a value entity", CRDT: "a CRDT entity"}
 
 TYPE_URL_PREFIX = "type.googleapis.com/"
 
@@ -114,6 +115,11 @@ class ServiceModel:
         """Whether any of the entities keeps state in the journal."""
         return any(entity.entity_type in STORED_ENTITY_TYPES for entity in self.entities)
 
+    @property
+    def is_replicated(self) -> bool:
+        """Whether any of the entities shares its state with other nodes."""
+        return any(entity.entity_type == CRDT for entity in self.entities)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "service_names", tuple(sorted(entity.service_name for entity in self.entities)))
 
@@ -173,13 +179,12 @@ def _entity(offer: Any, built: Descriptors, earlier: list[EntityModel]) -> Entit
     if offer.entity_type == ACTION:  # nothing else is checked (spec core 1.4 #12)
         methods = tuple(_method(service, method, ()) for method in service.methods)
         return EntityModel(ACTION, offer.service_name, offer.persistence_id, None, methods)
-    _check_persistence_id(offer, earlier)
+    persistence_id = _persistence_id(offer)
+    _check_persistence_id(offer.service_name, persistence_id, earlier)
     _check_not_streamed(service, offer.entity_type)
     _check_has_key(service)
     methods = tuple(_method(service, each, descriptors.key_fields(each.input_type)) for each in service.methods)
-    return EntityModel(
-        offer.entity_type, offer.service_name, offer.persistence_id, _passivation_timeout(offer), methods
-    )
+    return EntityModel(offer.entity_type, offer.service_name, persistence_id, _passivation_timeout(offer), methods)
 
 
 def _service(name: str, built: Descriptors) -> ServiceDescriptor:
@@ -202,9 +207,14 @@ def _check_unique(offer: Any, earlier: list[EntityModel]) -> None:
         raise SpecError(f'The service "{offer.service_name}" is offered by two entities.')
 
 
-def _check_persistence_id(offer: Any, earlier: list[EntityModel]) -> None:
+def _persistence_id(offer: Any) -> str:
+    """Libraries for CRDTs do not all know the name; the service's own is as good."""
+    name: str = offer.persistence_id or (offer.service_name if offer.entity_type == CRDT else "")
+    return name
+
+
+def _check_persistence_id(service: str, name: str, earlier: list[EntityModel]) -> None:
     """It names stored state for ever, and `|` parts it from the entity key."""
-    service, name = offer.service_name, offer.persistence_id
     if not name:
         raise SpecError(f'The entity of service "{service}" has an empty persistence_id; give it a name for its state.')
     if "|" in name:
@@ -218,11 +228,14 @@ def _check_persistence_id(offer: Any, earlier: list[EntityModel]) -> None:
 
 
 def _check_not_streamed(service: ServiceDescriptor, entity_type: str) -> None:
-    broken = _names(service, lambda method: bool(method.client_streaming or method.server_streaming))
+    """Replies of CRDT entities may be streamed, but nothing else."""
+    if entity_type == CRDT:
+        broken, sort = _names(service, lambda method: bool(method.client_streaming)), "methods with streamed requests"
+    else:
+        broken = _names(service, lambda method: bool(method.client_streaming or method.server_streaming))
+        sort = "streamed methods"
     if broken:
-        raise SpecError(
-            f'The service "{service.full_name}" is {TITLES[entity_type]} and cannot have streamed methods: {broken}.'
-        )
+        raise SpecError(f'The service "{service.full_name}" is {TITLES[entity_type]} and cannot have {sort}: {broken}.')
 
 
 def _check_has_key(service: ServiceDescriptor) -> None:

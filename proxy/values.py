@@ -15,6 +15,8 @@ _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>ms|s|m|h|d)?")
 _SIZE = re.compile(_NUMBER + r"\s*(?P<unit>[kmgt])?(?:i?b)?", re.IGNORECASE)
 
+_MAX_ADDRESSES = 256
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -55,6 +57,26 @@ class Text:
 
     def allowed(self) -> str:
         return self.meaning + (" or empty" if self.empty else "")
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """A list of host:port: a text with commas, or an array of TOML."""
+
+    def parse(self, raw: object) -> tuple[str, ...]:
+        parts = raw.split(",") if isinstance(raw, str) else raw
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise ValueError(self.allowed())
+        found = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+        if not all(_is_address(part) for part in found) or len(found) > _MAX_ADDRESSES:
+            raise ValueError(self.allowed())
+        return found
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return ",".join(value)
+
+    def allowed(self) -> str:
+        return f"at most {_MAX_ADDRESSES} addresses host:port, with commas between them, or nothing"
 
 
 @dataclass(frozen=True)
@@ -174,6 +196,11 @@ class Size:
 
     def allowed(self) -> str:
         return f"a size from {show_size(self.low)} to {show_size(self.high)} such as 512K, 12M or 1G"
+
+
+def _is_address(text: str) -> bool:
+    match = re.fullmatch(r"(?:[^\s/:\[\],]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", text)
+    return match is not None and len(text) <= 255 and 1 <= int(match[1]) <= 65535
 
 
 def show_duration(seconds: float) -> str:

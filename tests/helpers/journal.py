@@ -34,6 +34,9 @@ class Answer:
     def on_log(self, page: LogPage | None, error: JournalError | None) -> None:
         self._take(page, error)
 
+    def on_entities(self, entities: list[str] | None, error: JournalError | None) -> None:
+        self._take(entities, error)
+
     def _take(self, value: Any, error: JournalError | None) -> None:
         assert not self.done.is_set(), "answered twice"
         self.value, self.error = value, error
@@ -88,6 +91,18 @@ async def read_log(journal: Journal, prefix: str, from_offset: int = 0, limit: i
     page = await answer.result()
     assert isinstance(page, LogPage)
     return page
+
+
+async def list_all(journal: Journal, prefix: str, limit: int = 1000) -> list[str]:
+    entities: list[str] = []
+    while True:
+        answer = Answer()
+        journal.list_entities(prefix, entities[-1] if entities else "", limit, answer)
+        page = await answer.result()
+        assert len(page) <= limit
+        entities += page
+        if len(page) < limit:
+            return entities
 
 
 async def read_whole_log(journal: Journal, prefix: str, from_offset: int = 0, limit: int = 1000) -> list[LogEntry]:

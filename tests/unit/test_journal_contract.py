@@ -11,7 +11,7 @@ import pytest
 
 from stateside.journal import open_journal
 from stateside.journal.contract import Head, Journal, JournalError, SequenceTaken, StaleEpoch, TooLarge
-from tests.helpers.journal import Answer, append, load, put, read_all, read_page, run
+from tests.helpers.journal import Answer, append, list_all, load, put, read_all, read_page, run
 
 Scenario = Callable[[Journal], Awaitable[None]]
 
@@ -441,3 +441,17 @@ def test_closing_answers_the_appends_under_way(check):
 def test_an_unknown_url_or_setting_is_named(url, settings, wrong):
     with pytest.raises(ValueError, match=wrong):
         open_journal(url, **settings)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_entities_are_listed_by_prefix_each_once_in_pages(check, limit):
+    async def scenario(journal):
+        wanted = [f"crdt|{index}" for index in range(8)] + ["crdt|1é", "crdt|10"]
+        for entity in [*wanted, "crds|1", "crdu", "zebra", "a"]:
+            await append(journal, entity, 1, b"event")
+        await append(journal, "crdt|3", 2, b"event", b"event", snapshot=b"all")
+        await put(journal, "crdt|value", 1, None)
+        assert sorted(await list_all(journal, "crdt|", limit)) == sorted([*wanted, "crdt|value"])
+        assert await list_all(journal, "nobody|", limit) == []
+
+    check(scenario)

@@ -19,7 +19,7 @@ import pytest
 from stateside.journal.contract import Broken, Corrupt, Durability, Full, Head, JournalError, SequenceTaken, TooLarge
 from stateside.journal.format import index_key, pack_offset, parse_record, parse_snapshot
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
-from tests.helpers.journal import Answer, append, load, read_all, read_page, run
+from tests.helpers.journal import Answer, append, list_all, load, read_all, read_page, run
 
 MIB = 1 << 20
 SMALL_TAIL = LmdbSettings(tail_appends=4)
@@ -613,5 +613,21 @@ def test_the_counters_tell_what_was_done(path):
             assert (log.appends, log.events, log.batches_total, log.batch_size_max) == (30, 60, 1, 30)
             assert log.flush_seconds > 0
             assert log.queue_bytes_now == 0
+
+    run(scenario())
+
+
+def test_entities_are_listed_from_the_index_and_from_the_tails_and_after_a_restart(path):
+    async def scenario():
+        async with opened(path, SMALL_TAIL) as journal:
+            for index in range(30):
+                await append(journal, f"crdt|{index}", 1, b"event")
+                await append(journal, f"cart|{index}", 1, b"event")
+            await append(journal, "crdt|7", 2, b"event")
+            assert 0 < journal.log.tail_size < 60
+            expected = sorted(f"crdt|{index}" for index in range(30))
+            assert sorted(await list_all(journal, "crdt|", 7)) == expected
+        async with opened(path, SMALL_TAIL) as journal:
+            assert sorted(await list_all(journal, "crdt|", 7)) == expected
 
     run(scenario())

@@ -4,8 +4,8 @@ promised.
     activation -> write -> journal -> links to all peers -> acknowledgements -> activation
     peers -> inbound streams -> merge -> journal -> acknowledgement, activation told
 
-Parts: replica_store (memory and journal), peer_link (the way out), peer_inbound (the way in), peer_exchange (what a peer
-lacks), quorum (who waits), membership and node_record (who is there, who has left), pruning.
+Parts: replica_store (memory and journal), peer_link (the way out), peer_inbound (the way in), peer_exchange (what a
+peer lacks), quorum (who waits), membership and node_record (who is there, who has left), pruning.
 """
 
 from __future__ import annotations
@@ -284,8 +284,8 @@ class Replication(Replicas):
             if hello.incarnation == self.origin.incarnation:
                 raise PeerError(f"the peer {hello.name} is this node itself: take it out of `peers`")
             raise PeerError(
-                f"the peer {hello.name} has the same identity as this node: one of the journals is a copy of the other; "
-                "make it anew with `stateside journal export` and `import`"
+                f"the peer {hello.name} has the same identity as this node: one of the journals is a copy of the "
+                "other; make it anew with `stateside journal export` and `import`"
             )
         if hello.crdt_format != crdt.FORMAT:
             raise PeerError(f"states have format version {hello.crdt_format}, this node knows version {crdt.FORMAT}")
@@ -378,8 +378,10 @@ class Replication(Replicas):
         """Give what is unsent to the peers that are there, for up to `grace` seconds, and stop."""
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
-        while loop.time() < end and not (self.store.idle and all(link.settled for link in self.links.values())):
+        settled = False
+        while not settled and loop.time() < end:
             await asyncio.sleep(DRAIN_CHECK_S)
+            settled = self.store.idle and all(link.settled for link in self.links.values())
         await self.pruning.close()
         for task in self._tasks:
             task.cancel()

@@ -17,7 +17,9 @@ from pathlib import Path
 import uvloop
 
 from examples.chat.client import CallFailed, ChatClient, Visit
+from examples.chat.protos.chat.chat_pb2 import Room
 from examples.shopping_cart.stack import Child, port_of
+from stateside.proto.status import Status
 
 ROOM = "kitchen"
 PATIENCE = 20.0  # seconds
@@ -50,6 +52,8 @@ class Node:
         }
         self.proxy: Child | None = None
         self.client: ChatClient
+        self.room = Room()
+        """As it was when it was last looked at."""
 
     async def start(self) -> None:
         """Start what does not run, and connect to it."""
@@ -82,7 +86,8 @@ class Guest:
             while await self.visit.next():
                 pass
         except CallFailed as failed:
-            print(f"  {self.node.name}  {self.user} is cut off: {failed.status.name}")
+            if failed.status != Status.CANCELLED:
+                print(f"  {self.node.name}  {self.user} is cut off: {failed.status.name}")
 
 
 async def demo(nodes: list[Node]) -> None:
@@ -116,10 +121,13 @@ async def demo(nodes: list[Node]) -> None:
     await everybody([alice, bob, back], lambda guest: guest.visit.online == ["alice", "bob", "carol"], "sees all three")
 
     for node in nodes:
-        await until(partial(whole, node, said), partial(str, f"{node.name} does not have the whole chat"))
+        await until(partial(whole, node, said, ["alice", "bob", "carol"]), partial(not_whole, node))
         print(f"{node.name} has the whole chat: {len(said)} messages, 3 people")
     for guest in (alice, bob, back):
         guest.visit.leave()
+    for node in nodes:
+        await until(partial(whole, node, said, []), partial(not_whole, node))
+    print("all three leave, and the kitchen is empty")
 
 
 async def talk(lines: list[tuple[Guest, str]]) -> list[str]:
@@ -129,11 +137,14 @@ async def talk(lines: list[tuple[Guest, str]]) -> list[str]:
     return [f"{guest.user}: {text}" for guest, text in lines]
 
 
-async def whole(node: Node, said: list[str]) -> bool:
+async def whole(node: Node, said: list[str], online: list[str]) -> bool:
     """Whether a node knows everything that was said, and who is there."""
-    room = await node.client.look(ROOM)
-    there = [f"{message.user}: {message.text}" for message in room.messages]
-    return there == said and list(room.online) == ["alice", "bob", "carol"]
+    room = node.room = await node.client.look(ROOM)
+    return [f"{message.user}: {message.text}" for message in room.messages] == said and list(room.online) == online
+
+
+def not_whole(node: Node) -> str:
+    return f"{node.name} knows {len(node.room.messages)} messages, and there are {list(node.room.online)}: {node.room}"
 
 
 async def everybody(guests: list[Guest], condition: Callable[[Guest], bool], what: str) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 
 from stateside.proto import api, extension, protobuf
 from stateside.proxy import templates
 from stateside.proxy.descriptors import Descriptors, SpecError
+from stateside.proxy.json_plan import Plan, Plans
 from stateside.proxy.templates import Template, TemplateError
 
 RULE_OPTION = 72295728
@@ -47,9 +47,15 @@ class Binding:
     variables: tuple[FieldPath, ...]
     body: FieldDescriptor | str | None  # a field, WHOLE or none
     response: FieldDescriptor | None  # the field that is the answer; None = the whole reply
-    input_class: Any
-    output_class: Any
-    streamed: bool
+    input: Plan
+    output: Plan
+    client_streaming: bool
+    server_streaming: bool
+    answers_bytes: bool  # the whole reply is google.api.HttpBody
+
+    @property
+    def streamed(self) -> bool:
+        return self.client_streaming or self.server_streaming
 
     @property
     def name(self) -> str:
@@ -90,10 +96,11 @@ class Table:
 def bindings(built: Descriptors, service_names: Iterable[str]) -> tuple[Binding, ...]:
     """The bindings of all methods of these services. Raises SpecError naming the first rule that is wrong."""
     found: list[Binding] = []
+    plans = Plans()
     for service_name in service_names:
         for method in built.pool.FindServiceByName(service_name).methods:
             for rule in _rules(method):
-                found.append(_Checker(method).binding(rule, len(found)))
+                found.append(_Checker(method, plans).binding(rule, len(found)))
     return tuple(found)
 
 
@@ -134,26 +141,32 @@ def _full_name(method: MethodDescriptor) -> str:
 class _Checker:
     """Checks one rule of a method, in the order of spec http 8."""
 
-    def __init__(self, method: MethodDescriptor) -> None:
+    def __init__(self, method: MethodDescriptor, plans: Plans) -> None:
         self.method = method
+        self.plans = plans
         self.input: Descriptor = method.input_type
         self.output: Descriptor = method.output_type
 
     def binding(self, rule: Any, order: int) -> Binding:
         verb, path = self.pattern(rule)
         template = self.template(path)
+        variables = tuple(self.variable(name) for name in template.fields)
+        body = self.body(rule.body)
+        response = self.response(rule.response_body)
         return Binding(
             order=order,
             service=self.method.containing_service.full_name,
             method=self.method.name,
             verb=verb,
             template=template,
-            variables=tuple(self.variable(name) for name in template.fields),
-            body=self.body(rule.body),
-            response=self.response(rule.response_body),
-            input_class=GetMessageClass(self.input),
-            output_class=GetMessageClass(self.output),
-            streamed=bool(self.method.client_streaming or self.method.server_streaming),
+            variables=variables,
+            body=body,
+            response=response,
+            input=self.plans.of(self.input),
+            output=self.plans.of(self.output),
+            client_streaming=bool(self.method.client_streaming),
+            server_streaming=bool(self.method.server_streaming),
+            answers_bytes=response is None and self.output.full_name == HTTP_BODY,
         )
 
     def error(self, text: str) -> SpecError:

@@ -23,7 +23,7 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import http1, logs, reflection
+from stateside.proxy import http1, http2, logs, reflection
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
@@ -117,7 +117,13 @@ class Proxy:
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
         self.http1 = http1.main_port(settings, loop, self.http_json.route)
-        self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=self.http1.connect)
+        self.server = Server(
+            loop,
+            self.router.lookup,
+            limits=server_limits(settings),
+            http1=self.http1.connect,
+            web=http2.Web(self.http_json.route),
+        )
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)

@@ -18,8 +18,9 @@ from google.protobuf.message_factory import GetMessageClass
 
 from stateside.proto import api, extension, protobuf
 from stateside.proxy import descriptors
-from stateside.proxy.http1 import Request, Response
-from stateside.proxy.http_json import HttpCall, HttpJson
+from stateside.proxy.exchange import Request, Response
+from stateside.proxy.http_calls import HttpCall
+from stateside.proxy.http_json import HttpJson
 from stateside.proxy.http_rules import Binding, bindings
 
 JSON = "application/json"
@@ -117,18 +118,51 @@ class Model:
         self.bindings = found
 
 
+class Client:
+    """A carrier that keeps what it is given. `whole` is an answer that came as one."""
+
+    def __init__(self) -> None:
+        self.whole: Response | None = None
+        self.head: Response | None = None
+        self.pieces: list[bytes] = []
+        self.ended: bool | None = None  # whether complete
+        self.full = False
+        self.later: Any = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+    def answer(self, response: Response) -> None:
+        assert self.whole is None and self.head is None
+        self.whole = response
+
+    def begin(self, head: Response) -> None:
+        assert self.whole is None and self.head is None
+        self.head = head
+
+    def write(self, data: bytes) -> bool:
+        assert self.head is not None and self.ended is None
+        self.pieces.append(data)
+        return not self.full
+
+    def end(self, complete: bool) -> None:
+        assert self.head is not None and self.ended is None
+        self.ended = complete
+
+
 class Desk:
     """A face, and the methods behind it: `asked` is what arrived, `answer` what is done with a call."""
 
     def __init__(self, *rules: Any, **more: Any) -> None:
         found = build(*rules, **more)
-        self.pool = found[0].input_class.DESCRIPTOR.file.pool
+        self.pool = found[0].input.new.DESCRIPTOR.file.pool
         self.face = HttpJson(self)  # type: ignore[arg-type]
         self.face.update(Model(found))  # type: ignore[arg-type]
         self.asked: list[tuple[str, Any]] = []
         self.metadata: bytes | None = None
         self.answer: Any = None
-        self.input_class = found[0].input_class
+        self.input_class = found[0].input.new
 
     # what the face asks of a router
 
@@ -151,7 +185,15 @@ class Desk:
     def ask(
         self, verb: str, target: str, body: str | bytes = b"", content_type: str | None = None, **headers: str
     ) -> Response:
-        """`content_type` is JSON where there is a body."""
+        """The answer that came as one. `content_type` is JSON where there is a body."""
+        client = self.open(verb, target, body, content_type, **headers)
+        assert client.whole is not None, "the method has not answered yet"
+        return client.whole
+
+    def open(
+        self, verb: str, target: str, body: str | bytes = b"", content_type: str | None = None, **headers: str
+    ) -> Client:
+        """A client that waits for what comes."""
         body = body.encode() if isinstance(body, str) else body
         if content_type is None:
             content_type = JSON if body else ""
@@ -162,11 +204,13 @@ class Desk:
         answer = self.face.route(
             Request(method=verb, target=target.encode(), path=target, headers=given, fields=fields, body=body)
         )
+        client = Client()
         if isinstance(answer, Response):
-            return answer
-        ready = answer.attach(lambda response: None)
-        assert ready is not None, "the method has not answered yet"
-        return ready
+            client.answer(answer)
+        else:
+            client.later = answer
+            answer.attach(client)
+        return client
 
     def request(self, verb: str, target: str, body: str | bytes = b"", content_type: str | None = None) -> Any:
         """The request message that arrived as fields that are set, or the status of a request that was refused."""

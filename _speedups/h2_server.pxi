@@ -275,8 +275,15 @@ cdef class Server:
         }
 
     async def listen_tcp(self, host, port, *, reuse_port=False, ssl=None, backlog=1024):
+        handshake_timeout = (self.limits.header_timeout or None) if ssl is not None else None
         listener = await self.loop.create_server(
-            self.new_protocol, host, port, reuse_port=reuse_port or None, ssl=ssl, backlog=backlog
+            self.new_protocol,
+            host,
+            port,
+            reuse_port=reuse_port or None,
+            ssl=ssl,
+            ssl_handshake_timeout=handshake_timeout,
+            backlog=backlog,
         )
         self.listeners.append(listener)
         return listener.sockets[0].getsockname()[1]

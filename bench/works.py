@@ -39,7 +39,7 @@ ENDLESS_CONNECTIONS = 2  # with one stream each
 SAMPLE_SECONDS = 0.2
 IDLE_SECONDS = 1.0
 PROBLEM_SHOWN_CHARS = 300
-PROXY_READY = re.compile(r"Stateside serves http://[^:]+:(\d+)")
+PROXY_READY = re.compile(r"Stateside serves https?://[^:]+:(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,15 +342,16 @@ async def load(
     in_flight: int = RELAY_IN_FLIGHT,
     count: int = -1,
     alone: bool = False,
+    ca: Path | None = None,
     **watched: Process,
 ) -> Figures:
     """Run the load generator; `alone`: one call at a time to one entity. Its figures, and `<name>_cpu_us` for each
-    watched process: its CPU microseconds a call."""
+    watched process: its CPU microseconds a call. `ca`: speak TLS to a server whose certificate it has issued."""
     if alone:
         entities = connections = in_flight = 1
     seconds = setting.seconds if count < 0 else MANY_TIMEOUT
     shape = ["--entities", entities, "--connections", connections, "--in-flight", in_flight, "--count", count]
-    times = ["--warmup", setting.warmup, "--seconds", seconds]
+    times = ["--warmup", setting.warmup, "--seconds", seconds, *(["--ca", ca] if ca else [])]
     watch = [f"--watch={name}={process.pid}" for name, process in watched.items()]
     generator = await stage.python("stateside.bench.load", "--port", port, "--work", work, *shape, *times, *watch)
     result = await generator.json(setting.warmup + seconds + 60)

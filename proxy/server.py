@@ -22,7 +22,7 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import http1, logs, reflection
+from stateside.proxy import http1, logs, reflection, tls
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
@@ -105,6 +105,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        self.tls = tls.LiveContext.of(partial(tls.server_context, settings)) if settings.tls_certificate else None
         self.timers = Timers(loop)
         self.user_function = UserFunction(settings, self.timers.evict)
         self.discovery = Discovery(settings, self._found, self.readiness)
@@ -201,7 +202,7 @@ class Proxy:
     async def _listen(self) -> None:
         settings = self.settings
         try:
-            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port)
+            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port, ssl=self.tls)
         except OSError as error:
             place = f"http_port = {settings.http_port}: cannot listen on {settings.http_interface}"
             print(f"stateside: {place}: {error.strerror}", file=sys.stderr)
@@ -209,7 +210,7 @@ class Proxy:
             return
         log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
         host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
-        print(f"Stateside serves http://{host}:{self.port}", flush=True)
+        print(f"Stateside serves {'https' if self.tls else 'http'}://{host}:{self.port}", flush=True)
 
     # --- end ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,129 @@
+"""TLS of the main port and towards the user function: certificates from files, read again when they change.
+
+A `LiveContext` stands where the event loop wants an SSL context and hands each new connection to the one that was made
+last, so that certificate, key and authorities change together, connections that are open keep what they began with, and
+files that do not fit each other change nothing. `Watch` looks at the files at intervals and at SIGHUP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stateside.proxy import logs
+from stateside.proxy.config import ConfigError, Settings
+
+ALPN_SERVER = ["h2", "http/1.1"]
+ALPN_CLIENT = ["h2"]
+# Not those of OpenSSL's default that neither forward secrecy nor HTTP/2 (RFC 9113, 9.2.2) has room for.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+log = logs.get(__name__)
+
+
+class TlsError(ConfigError):
+    """A certificate, key or authority cannot be used. The text names the setting, its file and why."""
+
+
+def server_context(settings: Settings) -> ssl.SSLContext:
+    """Of the main port, as its files are now. Raises TlsError."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, ALPN_SERVER)
+    _load_certificate(context, "tls", settings.tls_certificate, settings.tls_key)
+    if settings.tls_client_ca:
+        _load_authorities(context, "tls_client_ca", settings.tls_client_ca)
+        required = settings.tls_client_auth == "required"
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(settings: Settings) -> ssl.SSLContext:
+    """Towards the user function, as its files are now. Raises TlsError."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, ALPN_CLIENT)
+    if settings.user_function_tls_ca:
+        _load_authorities(context, "user_function_tls_ca", settings.user_function_tls_ca)
+    else:
+        context.load_default_certs()
+    if settings.user_function_tls_certificate:
+        certificate, key = settings.user_function_tls_certificate, settings.user_function_tls_key
+        _load_certificate(context, "user_function_tls", certificate, key)
+    return context
+
+
+def _context(protocol: int, alpn: list[str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(alpn)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, prefix: str, certificate: str, key: str) -> None:
+    """`prefix` of the two settings' names."""
+    _check_readable(f"{prefix}_certificate", certificate)
+    if key:
+        _check_readable(f"{prefix}_key", key)
+    try:
+        context.load_cert_chain(certificate, key or None, password=_no_password)
+    except (ssl.SSLError, ValueError) as error:
+        place = f"{prefix}_certificate = {certificate!r}" + (f", {prefix}_key = {key!r}" if key else "")
+        raise TlsError(f"{place}: {_why(error)}") from error
+
+
+def _load_authorities(context: ssl.SSLContext, name: str, path: str) -> None:
+    _check_readable(name, path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError as error:
+        raise TlsError(f"{name} = {path!r}: {_why(error)}") from error
+
+
+def _check_readable(name: str, path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise TlsError(f"{name} = {path!r}: cannot be read: {error.strerror}") from error
+
+
+def _no_password() -> str:
+    """In place of asking on the terminal."""
+    raise ValueError("the private key is encrypted; it has to be stored without a password")
+
+
+def _why(error: Exception) -> str:
+    """OpenSSL's reasons in plain words, as far as operators meet them."""
+    reason = getattr(error, "reason", None) or ""
+    if reason == "KEY_VALUES_MISMATCH":
+        return "the private key does not belong to the certificate"
+    if reason in ("NO_START_LINE", "") and isinstance(error, ssl.SSLError):
+        return "a certificate or private key in PEM format is missing"
+    if reason == "NO_CERTIFICATE_OR_CRL_FOUND":
+        return "there is no certificate in PEM format in it"
+    return reason.replace("_", " ").lower() or str(error)
+
+
+class LiveContext(ssl.SSLContext):
+    """An SSL context that can be replaced while it is in use."""
+
+    _current: ssl.SSLContext
+    _make: Callable[[], ssl.SSLContext]
+
+    @classmethod
+    def of(cls, make: Callable[[], ssl.SSLContext]) -> LiveContext:
+        """`make` makes the context, now and at each `renew`. Raises what it raises."""
+        current = make()
+        live = cls(current.protocol)
+        live._current = current
+        live._make = make
+        return live
+
+    def renew(self) -> None:
+        """Connections from now on get a new context. Raises what `make` raises, and then nothing has changed."""
+        self._current = self._make()
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return self._current.wrap_bio(*args, **kwargs)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from stateside.proxy.config import Settings
-from stateside.proxy.http1 import Request, Response, Route, Service, text
+from stateside.proxy.exchange import Request, Response, Route, text
+from stateside.proxy.http1 import Service
 from stateside.proxy.metrics import CONTENT_TYPE, Metrics
 from stateside.proxy.readiness import Readiness
 

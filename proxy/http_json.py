@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError
 from stateside._speedups.wire import metadata_of_headers
 from stateside.proto.status import Status
 from stateside.proxy import logs, templates, transcode
-from stateside.proxy.http1 import Later, Request, Response, route_main_port, text
+from stateside.proxy.exchange import Later, Request, Response, text
+from stateside.proxy.http1 import route_main_port
 from stateside.proxy.http_rules import Table
 from stateside.proxy.transcode import JSON, BadRequest
 

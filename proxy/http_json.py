@@ -86,6 +86,15 @@ class HttpJson:
             return text(HTTPStatus.NOT_IMPLEMENTED, f"{binding.name} is a streamed method, which is served over gRPC")
         return self._call(binding, captures, query, request)
 
+    def verbs(self, request: Request) -> list[str]:
+        """All that the path of a request may be asked with; `*` stands for any."""
+        try:
+            return self._table.verbs(
+                templates.canonical(_AUTHORITY.sub(b"", request.target, count=1).partition(b"?")[0])
+            )
+        except ValueError:
+            return []
+
     def _unrouted(self, request: Request, path: str) -> Response:
         verbs = self._table.verbs(path)
         if verbs and "k-network-probe" not in request.headers:

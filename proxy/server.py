@@ -27,11 +27,14 @@ from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import Settings
+from stateside.proxy.cors import Cors
 from stateside.proxy.discovery import Discovery
 from stateside.proxy.eventing import Eventing
 from stateside.proxy.eventsourced import EventSourcedEntities
+from stateside.proxy.grpc_web import GrpcWeb
 from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
+from stateside.proxy.http_route import HttpRoute
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
 from stateside.proxy.router import Router, Service
@@ -112,7 +115,9 @@ class Proxy:
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
-        self.http1 = http1.main_port(settings, loop, self.http_json.route)
+        self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
+        self.route = HttpRoute(self.grpc_web, self.http_json, Cors(settings))
+        self.http1 = http1.main_port(settings, loop, self.route)
         self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=self.http1.connect)
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
@@ -126,6 +131,7 @@ class Proxy:
         gauge("stateside_connections", "Client connections", lambda: self.server.connections)
         gauge("stateside_calls", "Calls of clients under way", lambda: self.server.streams)
         gauge("stateside_http_calls", "Calls over HTTP/JSON under way", lambda: self.http_json.calls)
+        gauge("stateside_grpc_web_calls", "Calls over gRPC-web under way", lambda: self.grpc_web.calls)
         gauge(
             "stateside_user_function_connections",
             "Connections to the user function",

@@ -7,7 +7,6 @@ files that do not fit each other change nothing. `Watch` looks at the files at i
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path

@@ -58,7 +58,7 @@ class Cors:
             *([("access-control-max-age", f"{self._max_age:.0f}")] if self._max_age else ()),
             PREFLIGHT_VARY,
         ]
-        return Response(HTTPStatus.NO_CONTENT, b"", "", tuple(fields))
+        return Response(HTTPStatus.OK, b"", "", tuple(fields))
 
     def applied(self, request: Request, answer: Response | Later) -> Response | Later:
         """An answer that the page may read, if its origin is allowed to."""

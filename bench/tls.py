@@ -11,12 +11,10 @@ from pathlib import Path
 from stateside.bench.processes import Stage
 from stateside.bench.works import Figures, Setting, check_echo, load, start_echo, start_proxy
 
-VALID_DAYS = 2
-
 
 async def relay_tls(setting: Setting, stage: Stage) -> Figures:
     """Read-only commands of clients that speak TLS, through the proxy to the compiled echo."""
-    certificate, key = await make_certificate(stage)
+    certificate, key = make_certificate(stage.folder.resolve())
     echo, port = await start_echo(stage)
     files = {"STATESIDE_TLS_CERTIFICATE": str(certificate), "STATESIDE_TLS_KEY": str(key)}
     proxy, proxy_port = await start_proxy(stage, port, "memory:", files)
@@ -25,13 +23,14 @@ async def relay_tls(setting: Setting, stage: Stage) -> Figures:
     return result
 
 
-async def make_certificate(stage: Stage) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that is its own authority, and its key (P-256)."""
-    folder = stage.folder.resolve()
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, which a client trusts as its own authority, and its key (both P-256)."""
+    import trustme  # of the development packages, and slow to import
+
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"]
-    subject = ["-subj", "/CN=stateside", "-addext", "subjectAltName=IP:127.0.0.1", "-days", str(VALID_DAYS)]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    openssl = await stage.start("openssl", ["openssl", "req", "-x509", *kind, *subject, *files])
-    await openssl.stopped()
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(key)
+    for blob in (*issued.cert_chain_pems, authority.cert_pem):
+        blob.write_to_path(certificate, append=True)
     return certificate, key

@@ -22,11 +22,11 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import http1, logs, reflection, tls
+from stateside.proxy import http1, logs, reflection
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
-from stateside.proxy.config import Settings
+from stateside.proxy.config import ConfigError, Settings
 from stateside.proxy.cors import Cors
 from stateside.proxy.discovery import Discovery
 from stateside.proxy.eventing import Eventing
@@ -40,6 +40,7 @@ from stateside.proxy.readiness import Readiness
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
 from stateside.proxy.timers import Timers
+from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
 
@@ -80,7 +81,7 @@ class Proxy:
     async def run(self) -> int:
         try:
             await self._build()
-        except OSError as error:
+        except (ConfigError, OSError) as error:
             print(f"stateside: {error}", file=sys.stderr)
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
@@ -108,10 +109,10 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        self.tls = tls.LiveContext.of(partial(tls.server_context, settings)) if settings.tls_certificate else None
+        self.tls = Contexts(settings, loop)
         self.timers = Timers(loop)
-        self.user_function = UserFunction(settings, self.timers.evict)
-        self.discovery = Discovery(settings, self._found, self.readiness)
+        self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
+        self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
@@ -123,6 +124,9 @@ class Proxy:
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)
         await self.admin.start()
+        if self.tls.watch:
+            loop.add_signal_handler(signal.SIGHUP, self.tls.watch.renew)
+            self.tls.watch.start()
         self._offer_metrics()
 
     def _offer_metrics(self) -> None:
@@ -208,7 +212,7 @@ class Proxy:
     async def _listen(self) -> None:
         settings = self.settings
         try:
-            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port, ssl=self.tls)
+            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port, ssl=self.tls.clients)
         except OSError as error:
             place = f"http_port = {settings.http_port}: cannot listen on {settings.http_interface}"
             print(f"stateside: {place}: {error.strerror}", file=sys.stderr)
@@ -216,7 +220,7 @@ class Proxy:
             return
         log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
         host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
-        print(f"Stateside serves {'https' if self.tls else 'http'}://{host}:{self.port}", flush=True)
+        print(f"Stateside serves {'https' if self.tls.clients else 'http'}://{host}:{self.port}", flush=True)
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
@@ -243,6 +247,7 @@ class Proxy:
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
         await self._passivate_all()
         self.timers.stop()
+        self.tls.watch.stop()
         await self.user_function.close()
         if self.journal is not None:
             await self.journal.close()

@@ -8,12 +8,16 @@ files that do not fit each other change nothing. `Watch` looks at the files at i
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stateside.proxy import logs
 from stateside.proxy.config import ConfigError, Settings
+
+if TYPE_CHECKING:
+    import asyncio
 
 ALPN_SERVER = ["h2", "http/1.1"]
 ALPN_CLIENT = ["h2"]
@@ -49,6 +53,24 @@ def client_context(settings: Settings) -> ssl.SSLContext:
         certificate, key = settings.user_function_tls_certificate, settings.user_function_tls_key
         _load_certificate(context, "user_function_tls", certificate, key)
     return context
+
+
+class Contexts:
+    """The contexts of one proxy, each None where TLS is off, and what keeps them up to date."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises TlsError."""
+        self.clients: LiveContext | None = None
+        self.user_function: LiveContext | None = None
+        self.watch = Watch(loop, settings.tls_check_interval)
+        if settings.tls_certificate:
+            self.clients = LiveContext.of(partial(server_context, settings))
+            files = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+            self.watch.add("TLS of the main port", self.clients, files)
+        if settings.user_function_tls:
+            self.user_function = LiveContext.of(partial(client_context, settings))
+            own = (settings.user_function_tls_certificate, settings.user_function_tls_key)
+            self.watch.add("TLS to the user function", self.user_function, (settings.user_function_tls_ca, *own))
 
 
 def _context(protocol: int, alpn: list[str]) -> ssl.SSLContext:
@@ -126,3 +148,74 @@ class LiveContext(ssl.SSLContext):
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         return self._current.wrap_bio(*args, **kwargs)
+
+
+class Watch:
+    """Looks after the files of contexts in use. A context is tried anew once for each change of its files; while they
+    do not make a valid one, the last that did stays, and the log says why."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, interval: float) -> None:
+        """interval: seconds between two looks; 0.0 = none."""
+        self._loop = loop
+        self._interval = interval
+        self._watched: list[_Watched] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, name: str, context: LiveContext, files: Iterable[str]) -> None:
+        """`name` for the log; empty ones of `files` are no files."""
+        self._watched.append(_Watched(name, context, [Path(file) for file in files if file]))
+
+    def __bool__(self) -> bool:
+        return bool(self._watched)
+
+    def start(self) -> None:
+        if self._watched and self._interval:
+            self._timer = self._loop.call_later(self._interval, self._look)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def renew(self) -> None:
+        """Read all files now, whether they have changed or not: for SIGHUP."""
+        for watched in self._watched:
+            watched.renew()
+
+    def _look(self) -> None:
+        for watched in self._watched:
+            if watched.has_changed():
+                watched.renew()
+        self.start()
+
+
+class _Watched:
+    """One context and its files, as they were when they were last read."""
+
+    def __init__(self, name: str, context: LiveContext, files: list[Path]) -> None:
+        self._name = name
+        self._context = context
+        self._files = files
+        self._seen = self._state()
+
+    def has_changed(self) -> bool:
+        return self._state() != self._seen
+
+    def renew(self) -> None:
+        self._seen = self._state()
+        try:
+            self._context.renew()
+        except TlsError as error:
+            log.error(f"{self._name} goes on with what it has: the new files cannot be used", reason=str(error))
+        else:
+            log.info(f"{self._name} uses new files", files=[str(file) for file in self._files])
+
+    def _state(self) -> list[tuple[int, int, int] | None]:
+        return [_fingerprint(file) for file in self._files]
+
+
+def _fingerprint(file: Path) -> tuple[int, int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -22,7 +22,7 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import http1, logs, reflection
+from stateside.proxy import http1, http2, logs, reflection
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
@@ -119,7 +119,13 @@ class Proxy:
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
         self.route = HttpRoute(self.grpc_web, self.http_json, Cors(settings))
         self.http1 = http1.main_port(settings, loop, self.route)
-        self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=self.http1.connect)
+        self.server = Server(
+            loop,
+            self.router.lookup,
+            limits=server_limits(settings),
+            http1=self.http1.connect,
+            web=http2.Web(self.route),
+        )
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)

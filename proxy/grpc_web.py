@@ -14,9 +14,10 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from stateside._speedups.h2 import Handler
 from stateside.proto.status import Status
 from stateside.proxy import logs
 from stateside.proxy.exchange import Later, Response, text
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
-    from stateside._speedups.h2 import Handler, Headers, ServerCall
+    from stateside._speedups.h2 import Headers
     from stateside.proxy.exchange import Carrier, Request
 
 PREFIX_BYTES = 5
@@ -49,6 +50,7 @@ NOT_METADATA = frozenset(
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 TIMEOUT_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _MEDIA_TYPE = re.compile(r"application/grpc-web(-text)?(?:\+(\w+))?", re.IGNORECASE)
+_AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _BASE64_PIECE = re.compile(rb"[^=]+={0,2}")
 
@@ -80,7 +82,7 @@ class GrpcWeb:
         found = _format(request.headers.get("content-type", ""))
         if found is None or found[2] not in ("", "proto"):
             return text(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "gRPC-web is served as application/grpc-web[-text][+proto]")
-        return GrpcWebCall(self, request, self.lookup(request.target.partition(b"?")[0]))
+        return GrpcWebCall(self, request, self.lookup(path_of(request)))
 
 
 class CallError(Exception):
@@ -128,7 +130,7 @@ class GrpcWebCall(Later):
         self.handler = handler
         self.context: Any = None
         self.headers: Headers = [field for field in request.fields if field[0] not in NOT_METADATA]
-        self.path = request.target.partition(b"?")[0]
+        self.path = path_of(request)
         self.peer = request.peer
         self.deadline = 0.0
         self.ended = False
@@ -142,8 +144,8 @@ class GrpcWebCall(Later):
             self._guarded(self._open, request)
 
     def on_drain(self) -> None:
-        if not self.ended and self.handler is not None:
-            self._guarded(self.handler.on_drain, self._as_call())
+        if not self.ended:
+            self._guarded(self._tell, "on_drain")
 
     def on_gone(self) -> None:
         """The client is cancelling, as far as HTTP can tell."""
@@ -169,9 +171,9 @@ class GrpcWebCall(Later):
         body = from_text(request.body) if _is_text(request) else request.body
         self._messages = messages(body, encoding == "gzip", self._face.max_message_size)
         if handler.unary:
-            handler.on_request(self._as_call(), self._only_message())
+            self._tell("on_request", self._only_message())
         else:
-            handler.on_open(self._as_call())
+            self._tell("on_open")
             self._go_on()
 
     def _limit(self, timeout: str | None) -> None:
@@ -199,11 +201,10 @@ class GrpcWebCall(Later):
             if self.ended or self._paused:
                 return
             message = next(self._messages, None)
-            assert self.handler is not None
             if message is None:
-                self.handler.on_half_close(self._as_call())
+                self._tell("on_half_close")
                 return
-            self.handler.on_message(self._as_call(), message)
+            self._tell("on_message", message)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -232,11 +233,13 @@ class GrpcWebCall(Later):
             self._tell_cancelled(cancelled)
 
     def _tell_cancelled(self, status: Status) -> None:
-        if self.handler is not None:
-            self._guarded(self.handler.on_cancel, self._as_call(), status)
+        self._guarded(self._tell, "on_cancel", status)
 
-    def _as_call(self) -> ServerCall:
-        return cast("ServerCall", self)
+    def _tell(self, event: str, *arguments: object) -> None:
+        """The handler, unless it is deaf to such an event: the transport's own methods take its own calls only."""
+        handler = self.handler
+        if handler is not None and getattr(type(handler), event) is not getattr(Handler, event):
+            getattr(handler, event)(self, *arguments)
 
     # --- from the handler: what a ServerCall offers ------------------------------------------------------------------
 
@@ -312,6 +315,11 @@ class GrpcWebCall(Later):
     def _response(self, data: bytes) -> Response:
         headers = tuple((name.decode(), value.decode("latin-1")) for name, value in self._headers)
         return Response(HTTPStatus.OK, data, self._content_type, headers)
+
+
+def path_of(request: Request) -> bytes:
+    """The path of a method, also where the target is a whole URL."""
+    return _AUTHORITY.sub(b"", request.target, count=1).partition(b"?")[0]
 
 
 # --- formats ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stateside.proxy.grpc_web import path_of
+
 if TYPE_CHECKING:
     from stateside.proxy.cors import Cors
     from stateside.proxy.exchange import Later, Request, Response
@@ -40,6 +42,6 @@ class HttpRoute:
     def _methods(self, request: Request) -> set[str]:
         """What the path of a request may be asked with."""
         methods = set(self._http_json.verbs(request))
-        if self._grpc_web.lookup(request.target.partition(b"?")[0]) is not None:
+        if self._grpc_web.lookup(path_of(request)) is not None:
             methods.add("POST")
         return methods

@@ -362,8 +362,11 @@ def test_who_has_its_answer_is_not_cancelled() -> None:
 
 
 def test_a_stream_that_turns_out_malformed_ends_with_the_reason_after_what_was_sent() -> None:
-    handler = Stream()
-    handler.on_message = lambda call, message: call.send(message)  # type: ignore[method-assign]
+    class Echo(Stream):
+        def on_message(self, call: Any, message: bytes) -> None:
+            call.send(message)
+
+    handler = Echo()
     _, client = begun(face(handler), request(frame(0, b"good") + b"\0"))
     assert client.messages == [b"good"]
     assert client.end_of_call == ["grpc-status: 13", "grpc-message: the last message is cut short"]

@@ -50,6 +50,7 @@ MODULES = {
         "tck/eventlogeventing.proto",
         "tck/eventsourced.proto",
         "tck/valueentity.proto",
+        "web/deliveries.proto",
     ],
 }
 

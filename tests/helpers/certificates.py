@@ -20,11 +20,12 @@ class Authority:
         self.certificate = folder / f"{name}.pem"
         self._authority.cert_pem.write_to_path(self.certificate)
 
-    def issue(self, name: str, host: str = HOST, *, expired: bool = False) -> Issued:
-        """A certificate for `host` and its key, in the files name.pem and name.key; older ones are replaced."""
+    def issue(self, name: str, *hosts: str, expired: bool = False) -> Issued:
+        """A certificate for `hosts` (127.0.0.1 by default) and its key, in the files name.pem and name.key; older ones
+        are replaced."""
         now = datetime.datetime.now(datetime.UTC)
         begin, end = (now - datetime.timedelta(days=9), now - datetime.timedelta(days=1)) if expired else (None, None)
-        issued = self._authority.issue_cert(host, not_before=begin, not_after=end)
+        issued = self._authority.issue_cert(*(hosts or (HOST,)), not_before=begin, not_after=end)
         found = Issued(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         found.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         issued.private_key_pem.write_to_path(found.key)

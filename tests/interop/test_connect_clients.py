@@ -57,7 +57,7 @@ def test_a_stream_of_replies_ends_well_or_with_its_failure(web_shop: WebShop, wa
     assert (badly["code"], badly["error"], len(badly["messages"])) == ("Unknown", "lost on the way", 1)
 
 
-def test_a_stream_of_requests(web_shop: WebShop, way: dict[str, Any]) -> None:
-    call = of_deliveries("Load", {"grams": 1}, {"grams": 20}, {"grams": 300})
+def test_a_stream_of_requests_with_a_deadline_far_off(web_shop: WebShop, way: dict[str, Any]) -> None:
+    call = of_deliveries("Load", {"grams": 1}, {"grams": 20}, {"grams": 300}, timeout=20_000)
     (loaded,) = web_shop.node("connect.mjs", calls=[call], **way)
     assert (loaded["code"], loaded["messages"]) == ("ok", [{"parcels": 3, "grams": "321"}])

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent / "web"
 CART = "com.example.shoppingcart.ShoppingCart"
 DELIVERIES = "com.example.deliveries.Deliveries"
+SECURE_NAME = "proxy.example"  # of the proxy that speaks TLS, beside its address
 PATIENCE_S = 30
 
 
@@ -48,7 +49,7 @@ class WebShop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.authority = Authority(folder)
-        issued = self.authority.issue("proxy")
+        issued = self.authority.issue("proxy", "127.0.0.1", SECURE_NAME)
         own = {"STATESIDE_JOURNAL": "memory:", "STATESIDE_CORS_ALLOW_ORIGINS": "*"}
         tls = {"STATESIDE_TLS_CERTIFICATE": str(issued.certificate), "STATESIDE_TLS_KEY": str(issued.key)}
         self.function = WebFunction()

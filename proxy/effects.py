@@ -25,7 +25,7 @@ from stateside.proxy.grpc_web import GrpcWebCall
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Headers
-    from stateside.proxy.http_json import HttpCall
+    from stateside.proxy.http_calls import HttpCall
     from stateside.proxy.router import Router
 
 log = logs.get(__name__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 from urllib.parse import parse_qs
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
@@ -120,6 +120,31 @@ class Later:
             self._early.append(what)
         else:
             what(self._carrier)
+
+
+class Upgrade(Later):
+    """An answer with which a connection of HTTP/1.1 goes over to another protocol: `begin` with status 101, before the
+    route returns; then `write` is that protocol's bytes, and `end` closes the connection.
+
+    Subclasses override `on_data` too.
+    """
+
+    __slots__ = ()
+
+    def hold(self, held: bool) -> None:
+        """Whether the client is to be read no further for the moment."""
+        if isinstance(self._carrier, Tunnel):
+            self._carrier.hold(held)
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the client."""
+
+
+@runtime_checkable
+class Tunnel(Carrier, Protocol):
+    """The connection's side of an `Upgrade`."""
+
+    def hold(self, held: bool) -> None: ...
 
 
 class _Nobody:

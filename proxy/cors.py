@@ -10,7 +10,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from stateside.proxy.exchange import Later, Response, text
+from stateside.proxy.exchange import Later, Response, Upgrade, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,10 +60,18 @@ class Cors:
         ]
         return Response(HTTPStatus.OK, b"", "", tuple(fields))
 
+    def may_open_socket(self, request: Request) -> bool:
+        """Whether a page may open a WebSocket, for which browsers do not ask first: its origin is listed, or that of
+        the proxy itself."""
+        origin = request.headers.get("origin")
+        if origin is None or self._allows(origin):
+            return True
+        return origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
+
     def applied(self, request: Request, answer: Response | Later) -> Response | Later:
         """An answer that the page may read, if its origin is allowed to."""
         fields = self._fields(request.headers.get("origin"))
-        if not fields:
+        if not fields or isinstance(answer, Upgrade):
             return answer
         return with_fields(answer, fields) if isinstance(answer, Response) else LaterWithFields(answer, fields)
 

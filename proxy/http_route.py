@@ -7,8 +7,11 @@ and every answer gets the headers of CORS, if that is on.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from stateside.proxy import websocket
+from stateside.proxy.exchange import text
 from stateside.proxy.grpc_web import path_of
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ class HttpRoute:
             return self._answer(request)
         if self._cors.is_preflight(request) and (methods := self._methods(request)):
             return self._cors.preflight(request, methods)
+        if websocket.is_offered(request) and not self._cors.may_open_socket(request):
+            return text(HTTPStatus.FORBIDDEN, "this origin is not among cors_allow_origins")
         return self._cors.applied(request, self._answer(request))
 
     def _answer(self, request: Request) -> Response | Later:

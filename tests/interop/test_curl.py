@@ -87,3 +87,18 @@ def test_a_preflight_and_the_answer_behind_it(web_shop: WebShop, user: str, opti
     status, _, said = curl(option, "-i", "-H", "origin: https://shop.example", url)
     assert status == 200
     assert "access-control-allow-origin: *" in said
+
+
+@pytest.mark.parametrize(("option", "version"), VERSIONS[:2], ids=["1.1", "2"])
+def test_a_stream_of_replies_as_events_and_as_lines(web_shop: WebShop, option: str, version: str) -> None:
+    url = f"{web_shop.url}/deliveries/7?places=2"
+    events = "".join(f'data:{{"place":"7 at {number}","number":{number}}}\n\n' for number in (1, 2))
+    assert curl(option, "-N", "-H", "accept: text/event-stream", url) == (200, version, events)
+    lines = "".join(f'{{"place":"7 at {number}","number":{number}}}\n' for number in (1, 2))
+    assert curl(option, "-N", url) == (200, version, lines)
+
+
+def test_events_over_tls(web_shop: WebShop) -> None:
+    trusting = ["--cacert", str(web_shop.authority.certificate), "-H", "accept: text/event-stream"]
+    status, version, said = curl("-N", *trusting, f"{web_shop.secure_url}/deliveries/7?places=300")
+    assert (status, version, said.count("data:")) == (200, "2", 300)

@@ -163,3 +163,9 @@ def test_http_json(web_shop: WebShop, nginx: Nginx, user: str) -> None:
     assert added.stdout == b"{}"
     assert run(["curl", "-sS", f"{url}/carts/{user}"]) == '{"items":[{"productId":"tea","name":"Tea","quantity":2}]}'
     assert run(["curl", "-sS", "-X", "POST", f"{url}/cart/{user}/items/milk/remove"]) == "Item milk not in cart"
+
+
+def test_events_come_through_unbuffered(nginx: Nginx) -> None:
+    url = f"{nginx.url('http_port')}/deliveries/7?places=2"
+    said = run(["curl", "-sSN", "-H", "accept: text/event-stream", url])
+    assert said == 'data:{"place":"7 at 1","number":1}\n\ndata:{"place":"7 at 2","number":2}\n\n'

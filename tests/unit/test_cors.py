@@ -9,7 +9,7 @@ import pytest
 
 from stateside.proxy.config import ConfigError, Settings, load
 from stateside.proxy.cors import Cors
-from stateside.proxy.exchange import Later, Request, Response
+from stateside.proxy.exchange import Later, Request, Response, Upgrade
 from stateside.proxy.http_route import HttpRoute
 
 SHOP = "https://shop.example"
@@ -181,6 +181,26 @@ def test_an_answer_that_comes_later_has_the_headers_too(in_pieces: bool) -> None
     later.on_drain()
     later.on_gone()
     assert (call.gone, call.drained) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("origin", "is_served"),
+    [
+        (SHOP, True),
+        ("https://proxy.example:9000", True),
+        ("https://evil.example", False),
+        ("https://evil.example/proxy.example:9000", False),
+        ("null", False),
+    ],
+)
+def test_pages_of_other_origins_may_not_open_a_websocket(origin: str, is_served: bool) -> None:
+    """Browsers do not ask before they open one. The proxy's own origin is no other."""
+    on_its_way, face = route(cors_allow_origins=(SHOP,))
+    face.answer = Upgrade()
+    offer = {"host": "proxy.example:9000", "upgrade": "websocket", "connection": "Upgrade", "origin": origin}
+    answer = on_its_way(Request("GET", b"/served", headers=offer))
+    assert (answer is face.answer) is is_served
+    assert is_served or (isinstance(answer, Response) and answer.status == HTTPStatus.FORBIDDEN)
 
 
 def test_credentials_for_everybody_are_refused_at_the_start() -> None:

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 PREFIX_BYTES = 5
 COMPRESSED = 0x01
 TRAILERS = 0x80
-# So many messages of a body are given to the handler before others have their turn.
+# So many messages of a body, or so many bytes of them, are given to the handler before others have their turn.
 MESSAGES_PER_TURN = 100
+BYTES_PER_TURN = 256 * 1024
+# Clients pad the base64 of each frame at most; decoding piece by piece is slow.
+MAX_TEXT_PIECES = 10_000
 # Headers of the connection or of the body, which are no metadata of the call.
 NOT_METADATA = frozenset(
     (
@@ -197,13 +200,16 @@ class GrpcWebCall(Later):
     def _go_on(self) -> None:
         """Give the handler messages, until it has had enough for now."""
         self._is_scheduled = False
-        for _ in range(MESSAGES_PER_TURN):
+        count = taken = 0
+        while count < MESSAGES_PER_TURN and taken < BYTES_PER_TURN:
             if self.ended or self._paused:
                 return
             message = next(self._messages, None)
             if message is None:
                 self._tell("on_half_close")
                 return
+            count += 1
+            taken += len(message)
             self._tell("on_message", message)
         self._schedule()
 
@@ -346,6 +352,8 @@ def answer_format(request: Request) -> tuple[str, bool]:
 
 def from_text(body: bytes) -> bytes:
     """The bytes of a body in base64, which may be several pieces one after the other, each with its padding."""
+    if body.count(b"=") > 2 * MAX_TEXT_PIECES:
+        raise CallError(Status.INVALID_ARGUMENT, f"the body has more than {MAX_TEXT_PIECES} pieces of base64")
     pieces = _BASE64_PIECE.findall(body) if b"=" in body[:-2] else [body]
     try:
         return b"".join(binascii.a2b_base64(piece, strict_mode=True) for piece in pieces)

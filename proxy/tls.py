@@ -8,6 +8,8 @@ files that do not fit each other change nothing. `Watch` looks at the files at i
 from __future__ import annotations
 
 import ssl
+import sys
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,8 @@ ALPN_SERVER = ["h2", "http/1.1"]
 ALPN_CLIENT = ["h2"]
 # Not those of OpenSSL's default that neither forward secrecy nor HTTP/2 (RFC 9113, 9.2.2) has room for.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+# Connections beyond max_connections that may be at their handshakes, or on their way to be refused.
+HANDSHAKES = 1000
 
 log = logs.get(__name__)
 
@@ -64,7 +68,8 @@ class Contexts:
         self.user_function: LiveContext | None = None
         self.watch = Watch(loop, settings.tls_check_interval)
         if settings.tls_certificate:
-            self.clients = LiveContext.of(partial(server_context, settings))
+            most = settings.max_connections + HANDSHAKES
+            self.clients = LiveContext.of(partial(server_context, settings), most)
             files = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
             self.watch.add("TLS of the main port", self.clients, files)
         if settings.user_function_tls:
@@ -128,18 +133,23 @@ def _why(error: Exception) -> str:
 
 
 class LiveContext(ssl.SSLContext):
-    """An SSL context that can be replaced while it is in use."""
+    """An SSL context that can be replaced while it is in use, and bounds how many connections use it. The transport
+    counts a connection once its handshake is done; here those are counted too that never get so far."""
 
     _current: ssl.SSLContext
     _make: Callable[[], ssl.SSLContext]
+    _most: int
+    _open: weakref.WeakSet[ssl.SSLObject]
 
     @classmethod
-    def of(cls, make: Callable[[], ssl.SSLContext]) -> LiveContext:
+    def of(cls, make: Callable[[], ssl.SSLContext], most: int = sys.maxsize) -> LiveContext:
         """`make` makes the context, now and at each `renew`. Raises what it raises."""
         current = make()
         live = cls(current.protocol)
         live._current = current
         live._make = make
+        live._most = most
+        live._open = weakref.WeakSet()
         return live
 
     def renew(self) -> None:
@@ -147,7 +157,12 @@ class LiveContext(ssl.SSLContext):
         self._current = self._make()
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        return self._current.wrap_bio(*args, **kwargs)
+        """For a new connection. Raises SSLError, upon which it is closed, when there are too many."""
+        if len(self._open) >= self._most:
+            raise ssl.SSLError(f"{self._most} connections speak TLS or are about to")
+        made = self._current.wrap_bio(*args, **kwargs)
+        self._open.add(made)
+        return made
 
 
 class Watch:

@@ -243,6 +243,12 @@ def test_a_body_of_many_messages_leaves_room_for_others() -> None:
     uvloop.run(scenario())
 
 
+def test_a_body_of_large_messages_leaves_room_for_others_too() -> None:
+    handler = Stream()
+    begun(face(handler), request(frame(0, bytes(100_000)) * 10))
+    assert len(handler.read) == 3  # nobody has a second turn here
+
+
 def test_a_client_that_does_not_keep_up_is_told_to_the_handler() -> None:
     handler = Stream()
     call, client = begun(face(handler), request(b""))
@@ -276,6 +282,7 @@ def test_a_failure_is_status_200_and_the_trailers_alone() -> None:
         (request(frame(0, b""), grpc_timeout="1 S"), Status.INTERNAL, "malformed grpc-timeout '1 S'"),
         (request(b"AAAA?AAA", TEXT), Status.INVALID_ARGUMENT, "not base64"),
         (request(b"AAAAA", TEXT), Status.INVALID_ARGUMENT, "not base64"),
+        (request(b"AA==" * 10_001, TEXT), Status.INVALID_ARGUMENT, "more than 10000 pieces"),
     ],
 )
 def test_what_is_malformed_is_refused_with_its_reason(asked: Request, status: Status, message: str) -> None:

@@ -223,6 +223,20 @@ def test_tls_does_not_go_over_a_unix_socket() -> None:
         load({"user_function_tls": "true", "user_function_socket": "/run/socket"})
 
 
+def test_connections_are_bounded_also_those_that_never_finish_their_handshake(issued: Issued) -> None:
+    context = LiveContext.of(lambda: server_context(settings_of(issued)), most=2)
+
+    def connect() -> ssl.SSLObject:
+        return context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+
+    one, two = connect(), connect()
+    with pytest.raises(ssl.SSLError, match="2 connections"):
+        connect()
+    del one
+    three = connect()
+    assert three is not two
+
+
 # --- files that change -----------------------------------------------------------------------------------------------
 
 

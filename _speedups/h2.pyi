@@ -181,7 +181,8 @@ class Server:
     async def listen_tcp(
         self, host: str, port: int, *, reuse_port: bool = False, ssl: ssl.SSLContext | None = None, backlog: int = 1024
     ) -> int:
-        """Bind and serve; the bound port. Several calls add listeners. Raises OSError."""
+        """Bind and serve; the bound port. Several calls add listeners. A TLS handshake may take `header_timeout`.
+        Raises OSError."""
     async def listen_unix(self, path: str, *, backlog: int = 1024) -> None: ...
     def forget(self) -> None:
         """The routing table changed: ask `lookup` again for every path."""
@@ -216,8 +217,12 @@ class Channel:
         limits: Limits | None = None,
         ssl: ssl.SSLContext | None = None,
         authority: str | None = None,
+        server_hostname: str | None = None,
     ) -> Channel:
-        """A ready channel: the peer's first SETTINGS were received. Raises OSError, or TimeoutError after 10 s."""
+        """A ready channel: the peer's first SETTINGS were received. Raises OSError, or TimeoutError after 10 s.
+
+        `server_hostname`, with `ssl`: the name that the peer's certificate is to have, if it is not `host`.
+        """
     @staticmethod
     async def connect_unix(loop: asyncio.AbstractEventLoop, path: str, *, limits: Limits | None = None) -> Channel: ...
     def open(

@@ -153,9 +153,9 @@ cdef class Channel:
         raise TypeError("use Channel.connect or Channel.connect_unix")
 
     @staticmethod
-    async def connect(loop, host, port, *, Limits limits=None, ssl=None, authority=None):
+    async def connect(loop, host, port, *, Limits limits=None, ssl=None, authority=None, server_hostname=None):
         def dial(new_protocol):
-            return loop.create_connection(new_protocol, host, port, ssl=ssl)
+            return loop.create_connection(new_protocol, host, port, ssl=ssl, server_hostname=server_hostname)
 
         name = authority or f"{host}:{port}"
         return await connect(loop, dial, limits, name.encode(), b"https" if ssl else b"http")

@@ -330,8 +330,19 @@ cdef class Server:
         }
 
     async def listen_tcp(self, host, port, *, reuse_port=False, ssl=None, backlog=1024):
+        times = {}
+        if ssl is not None:
+            times["ssl_shutdown_timeout"] = CLOSE_TIMEOUT
+            if self.limits.header_timeout > 0.0:
+                times["ssl_handshake_timeout"] = self.limits.header_timeout
         listener = await self.loop.create_server(
-            self.new_protocol, host, port, reuse_port=reuse_port or None, ssl=ssl, backlog=backlog
+            self.new_protocol,
+            host,
+            port,
+            reuse_port=reuse_port or None,
+            ssl=ssl,
+            backlog=backlog,
+            **times,
         )
         self.listeners.append(listener)
         return listener.sockets[0].getsockname()[1]

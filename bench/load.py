@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import ssl
 import sys
 from time import monotonic
 from typing import Any
@@ -27,8 +28,10 @@ QUANTILES = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99, "p999_us": 0.999}
 async def run(options: argparse.Namespace) -> dict[str, Any]:
     """Result: calls, seconds, calls_per_s, latencies in microseconds, failed, problems, cpu (seconds by name)."""
     loop = asyncio.get_running_loop()
+    context = ssl.create_default_context(cafile=options.ca) if options.ca else None
     channels = [
-        await Channel.connect(loop, "127.0.0.1", options.port, limits=Limits()) for _ in range(options.connections)
+        await Channel.connect(loop, "127.0.0.1", options.port, limits=Limits(), ssl=context)
+        for _ in range(options.connections)
     ]
     done = asyncio.Event()
     watched = {"load": os.getpid()} | options.watch
@@ -95,6 +98,7 @@ def main() -> int:
     parser.add_argument("--entities", type=int, default=64)
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--in-flight", type=int, default=16, help="calls at once on each connection")
+    parser.add_argument("--ca", help="speak TLS to a server whose certificate this PEM file has issued")
     parser.add_argument("--warmup", type=float, default=1.0, metavar="SECONDS")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long to count; with --count, how long at most")
     parser.add_argument("--count", type=int, default=-1, help="calls in all, without a warm-up")

@@ -52,6 +52,7 @@ class Row:
 
 
 READ = "read-only command, 64 entity streams, 128 in flight"
+TLS = "the read-only command of clients that speak TLS"
 WRITE = "durable write of a 100 B event, 1000 in flight, 1000 entities"
 SLOW_WRITE = "the same where every flush takes 1 ms longer"
 VALUE = "durable update of a 100 B value, 1000 in flight, 1000 entities"
@@ -84,6 +85,10 @@ TARGETS = [
     ),
     Target(READ, ("relay", "p50_us"), "µs p50", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p50_us")),
     Target(READ, ("relay", "p99_us"), "µs p99", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p99_us")),
+    Target(TLS, ("relay_tls", "calls_per_s"), "commands/s", 0.65, True, True, READ_ONLY, ("relay", "calls_per_s")),
+    Target(
+        TLS, ("relay_tls", "proxy_cpu_us"), "µs proxy CPU", anchor=READ_ONLY, anchor_figure=("relay", "proxy_cpu_us")
+    ),
     Target(WRITE, ("durable", "calls_per_s"), "commands/s", 20_000),
     Target(
         WRITE, ("durable", "calls_per_s"), "commands/s", 25, True, True, COMMIT, ("commit_per_event", "commits_per_s")

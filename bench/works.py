@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic_ns
 from typing import Any
 
+from stateside.bench.certificate import make_certificate
 from stateside.bench.messages import MESSAGE_SIZE
 from stateside.bench.native import FILL_EVENTS
 from stateside.bench.processes import Process, ProcessFailed, Stage, free_port
@@ -39,7 +40,7 @@ ENDLESS_CONNECTIONS = 2  # with one stream each
 SAMPLE_SECONDS = 0.2
 IDLE_SECONDS = 1.0
 PROBLEM_SHOWN_CHARS = 300
-PROXY_READY = re.compile(r"Stateside serves http://[^:]+:(\d+)")
+PROXY_READY = re.compile(r"Stateside serves https?://[^:]+:(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,17 @@ async def forward(setting: Setting, stage: Stage) -> Figures:
     counted = await check_echo(echo)
     if counted["commands"] < 2 * result["calls"]:
         raise MeasurementFailed(f"{counted['commands']} commands were handled for {result['calls']} forwarded calls")
+    return result
+
+
+async def relay_tls(setting: Setting, stage: Stage) -> Figures:
+    """The same commands of clients that speak TLS. Load generator and proxy both pay for it."""
+    certificate, key = make_certificate(stage.folder.resolve())
+    echo, port = await start_echo(stage)
+    files = {"STATESIDE_TLS_CERTIFICATE": str(certificate), "STATESIDE_TLS_KEY": str(key)}
+    proxy, proxy_port = await start_proxy(stage, port, "memory:", files)
+    result = await load(stage, proxy_port, "read", setting, ca=certificate, proxy=proxy, user_function=echo)
+    await check_echo(echo)
     return result
 
 
@@ -342,15 +354,16 @@ async def load(
     in_flight: int = RELAY_IN_FLIGHT,
     count: int = -1,
     alone: bool = False,
+    ca: Path | None = None,
     **watched: Process,
 ) -> Figures:
     """Run the load generator; `alone`: one call at a time to one entity. Its figures, and `<name>_cpu_us` for each
-    watched process: its CPU microseconds a call."""
+    watched process: its CPU microseconds a call. `ca`: speak TLS to a server whose certificate it has issued."""
     if alone:
         entities = connections = in_flight = 1
     seconds = setting.seconds if count < 0 else MANY_TIMEOUT
     shape = ["--entities", entities, "--connections", connections, "--in-flight", in_flight, "--count", count]
-    times = ["--warmup", setting.warmup, "--seconds", seconds]
+    times = ["--warmup", setting.warmup, "--seconds", seconds, *(["--ca", ca] if ca else [])]
     watch = [f"--watch={name}={process.pid}" for name, process in watched.items()]
     generator = await stage.python("stateside.bench.load", "--port", port, "--work", work, *shape, *times, *watch)
     result = await generator.json(setting.warmup + seconds + 60)
@@ -410,6 +423,7 @@ Measurement = Callable[[Setting, Stage], Awaitable[Figures]]
 # work -> its own measurement first, then its anchors
 WORKS: dict[str, dict[str, Measurement]] = {
     "relay": {"relay": relay, "relay_grpc_aio": relay_grpc_aio, "relay_nghttpx": relay_nghttpx},
+    "tls": {"relay_tls": relay_tls, "relay": relay},
     "durable": {
         "durable": durable,
         "commit_per_event": commit_per_event,

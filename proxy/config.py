@@ -23,6 +23,7 @@ from stateside.proxy.values import (
     Flag,
     Fraction,
     Kind,
+    Names,
     Size,
     Text,
     Whole,
@@ -42,6 +43,8 @@ INT32_MAX = (1 << 31) - 1
 
 PORT = Whole(0, 65535)
 ADDRESS = Text(meaning="a host name or address", pattern=r"[^\s/]+")
+FILE = Text(empty=True, meaning="the path of a file", pattern=r"[^\0]+")
+HEADER_NAMES = Names(meaning="names of HTTP headers", pattern=r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", lower=True)
 
 
 class ConfigError(Exception):
@@ -80,6 +83,8 @@ def _row(group: str, default: Any, kind: Kind, meaning: str, *reference_names: s
 
 
 GATEWAY = "Clients"
+TLS = "TLS to clients"
+CORS = "Browsers of other origins (CORS)"
 USER_FUNCTION = "User function"
 ENTITIES = "Entities"
 JOURNAL = "Journal"
@@ -121,6 +126,57 @@ class Settings:
         "How long calls may take to finish when the proxy stops.",
     )
 
+    tls_certificate: str = _row(
+        TLS,
+        "",
+        FILE,
+        "PEM file of the main port's certificate and those that issued it. Set, the main port speaks TLS only.",
+    )
+    tls_key: str = _row(TLS, "", FILE, "PEM file of the certificate's private key, if it is not in the same file.")
+    tls_client_ca: str = _row(
+        TLS, "", FILE, "PEM file of the authorities whose client certificates are accepted. Empty: none is asked for."
+    )
+    tls_client_auth: str = _row(
+        TLS,
+        "required",
+        Choice(("required", "optional")),
+        "With tls_client_ca: whether a client without a certificate is turned away.",
+    )
+    tls_check_interval: float = _row(
+        TLS,
+        10.0,
+        Duration(0.1, DAY, "only at SIGHUP"),
+        "How often the files are looked at; when they change they are read again, without a restart.",
+    )
+
+    cors_allow_origins: tuple[str, ...] = _row(
+        CORS,
+        (),
+        Names(
+            meaning='origins such as https://shop.example:8443, or "*" for all',
+            pattern=r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^\s/,]+",
+        ),
+        "Origins whose pages may call gRPC-web and HTTP/JSON. Empty: CORS is off.",
+    )
+    cors_allow_headers: tuple[str, ...] = _row(
+        CORS,
+        ("content-type", "authorization", "grpc-timeout", "x-grpc-web", "x-user-agent"),
+        HEADER_NAMES,
+        'Request headers that pages may set; "*" for all.',
+    )
+    cors_expose_headers: tuple[str, ...] = _row(
+        CORS,
+        ("grpc-status", "grpc-message", "grpc-status-details-bin"),
+        HEADER_NAMES,
+        "Response headers that pages may read.",
+    )
+    cors_max_age: float = _row(
+        CORS, 600.0, Duration(1, DAY, "not at all"), "How long a browser may remember what it was allowed."
+    )
+    cors_allow_credentials: bool = _row(
+        CORS, False, Flag(), "Whether pages may send cookies and client certificates; not with origin *."
+    )
+
     user_function_host: str = _row(
         USER_FUNCTION, "127.0.0.1", ADDRESS, "Where the user function listens.", "USER_FUNCTION_HOST"
     )
@@ -132,6 +188,25 @@ class Settings:
         "",
         Text(empty=True, meaning="the path of a Unix socket (at most 107 bytes)", pattern=r"[^\0]{1,107}"),
         "Path of a Unix socket to use in place of host and port.",
+    )
+    user_function_tls: bool = _row(USER_FUNCTION, False, Flag(), "Whether to speak TLS to the user function.")
+    user_function_tls_ca: str = _row(
+        USER_FUNCTION,
+        "",
+        FILE,
+        "PEM file of the authorities that may have issued its certificate. Empty: those the system trusts.",
+    )
+    user_function_tls_certificate: str = _row(
+        USER_FUNCTION, "", FILE, "PEM file of the certificate that the proxy shows it, if it asks for one."
+    )
+    user_function_tls_key: str = _row(
+        USER_FUNCTION, "", FILE, "PEM file of that certificate's private key, if it is not in the same file."
+    )
+    user_function_tls_server_name: str = _row(
+        USER_FUNCTION,
+        "",
+        Text(empty=True, meaning="a host name", pattern=r"[^\s/]+"),
+        "The name in its certificate, if it is not user_function_host.",
     )
     user_function_streams_per_connection: int = _row(
         USER_FUNCTION,
@@ -443,6 +518,30 @@ def _check_together(settings: Settings) -> None:
         low, high = show_duration(settings.backoff_min), show_duration(settings.backoff_max)
         raise ConfigError(f"backoff_max = {high}: must not be below backoff_min = {low}")
     _check_ports(settings)
+    _check_cors(settings)
+    _check_tls(settings)
+
+
+def _check_cors(settings: Settings) -> None:
+    if settings.cors_allow_credentials and "*" in settings.cors_allow_origins:
+        raise ConfigError("cors_allow_credentials = true: must not be with cors_allow_origins = *; name the origins")
+
+
+def _check_tls(settings: Settings) -> None:
+    """Settings that only mean something beside another one."""
+    needs = {
+        "tls_key": "tls_certificate",
+        "tls_client_ca": "tls_certificate",
+        "user_function_tls_ca": "user_function_tls",
+        "user_function_tls_certificate": "user_function_tls",
+        "user_function_tls_key": "user_function_tls_certificate",
+        "user_function_tls_server_name": "user_function_tls",
+    }
+    for key, needed in needs.items():
+        if getattr(settings, key) and not getattr(settings, needed):
+            raise ConfigError(f"{key} = {_shown(getattr(settings, key))}: has no effect without {needed}")
+    if settings.user_function_tls and settings.user_function_socket:
+        raise ConfigError("user_function_tls = true: must not be with user_function_socket")
 
 
 def _check_ports(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 from collections.abc import Awaitable, Callable
 
 from stateside._speedups.h2 import Channel, ChannelUnavailable
@@ -33,9 +34,14 @@ class Discovery:
     """Finds the user function and keeps an eye on it. `found(model)` is awaited after each valid answer."""
 
     def __init__(
-        self, settings: Settings, found: Callable[[ServiceModel], Awaitable[None]], readiness: Readiness
+        self,
+        settings: Settings,
+        found: Callable[[ServiceModel], Awaitable[None]],
+        readiness: Readiness,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
+        self._tls = tls
         self._found = found
         self._readiness = readiness
         self._channel: Channel | None = None
@@ -83,7 +89,7 @@ class Discovery:
     async def _discover(self) -> None:
         """One connection, one question. Returns when the answer is valid and served."""
         self._lost.clear()
-        channel = self._channel = await connect(self._settings)
+        channel = self._channel = await connect(self._settings, self._tls)
         channel.on_change = self._on_change
         try:
             answer = await unary(channel, DISCOVER, proxy_info().SerializeToString(), self._settings.discovery_timeout)

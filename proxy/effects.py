@@ -21,6 +21,7 @@ from stateside._speedups.wire import ACTION_FORWARD, ServiceCall, WireError, sca
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
+from stateside.proxy.grpc_web import GrpcWebCall
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Headers
@@ -210,7 +211,7 @@ class StandIn(Handler):
         self.on_client_cancel(status)
 
 
-Client: TypeAlias = "ServerCall | StandIn | HttpCall"
+Client: TypeAlias = "ServerCall | StandIn | HttpCall | GrpcWebCall"
 
 
 class Onward:
@@ -322,7 +323,7 @@ class Onward:
             self._items.forwarded = stand_in
             return
         self._client.context = stand_in
-        if isinstance(self._client, ServerCall):
+        if isinstance(self._client, ServerCall | GrpcWebCall):
             self._client.handler = stand_in
 
     def _forward_over(self, stand_in: StandIn, status: int, message: str) -> None:

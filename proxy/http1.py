@@ -477,7 +477,8 @@ class Connection(asyncio.Protocol):
         with_body = exchange.request.method != "HEAD"
         self._transport.write(_serialize(response, keep_alive, with_body))
         if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not self._transport.is_closing():
-            self._transport.write_eof()
+            if self._transport.can_write_eof():  # TLS cannot
+                self._transport.write_eof()
             self._arm(_LINGER)
         elif not keep_alive:
             self.close()

@@ -72,6 +72,15 @@ class HttpJson:
                 return found
         return None
 
+    def verbs(self, request: Request) -> list[str]:
+        """All that the path of a request may be asked with; `*` stands for any."""
+        try:
+            return self._table.verbs(
+                templates.canonical(_AUTHORITY.sub(b"", request.target, count=1).partition(b"?")[0])
+            )
+        except ValueError:
+            return []
+
     def _unrouted(self, request: Request, path: str) -> Response:
         verbs = self._table.verbs(path)
         if verbs and "k-network-probe" not in request.headers:

@@ -27,19 +27,23 @@ from stateside.proxy import http1, http2, logs, reflection
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
-from stateside.proxy.config import Settings
+from stateside.proxy.config import ConfigError, Settings
+from stateside.proxy.cors import Cors
 from stateside.proxy.crdt import Crdts
 from stateside.proxy.discovery import Discovery
 from stateside.proxy.eventing import Eventing
 from stateside.proxy.eventsourced import EventSourcedEntities
+from stateside.proxy.grpc_web import GrpcWeb
 from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
+from stateside.proxy.http_route import HttpRoute
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
 from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, CRDT, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
 from stateside.proxy.timers import Timers
+from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
 
@@ -82,7 +86,7 @@ class Proxy:
     async def run(self) -> int:
         try:
             await self._build()
-        except OSError as error:
+        except (ConfigError, OSError) as error:
             print(f"stateside: {error}", file=sys.stderr)
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
@@ -110,24 +114,30 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        self.tls = Contexts(settings, loop)
         self.timers = Timers(loop)
-        self.user_function = UserFunction(settings, self.timers.evict)
-        self.discovery = Discovery(settings, self._found, self.readiness)
+        self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
+        self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
-        self.http1 = http1.main_port(settings, loop, self.http_json.route)
+        self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
+        self.route = HttpRoute(self.grpc_web, self.http_json, Cors(settings))
+        self.http1 = http1.main_port(settings, loop, self.route)
         self.server = Server(
             loop,
             self.router.lookup,
             limits=server_limits(settings),
             http1=self.http1.connect,
-            web=http2.Web(self.http_json.route),
+            web=http2.Web(self.route),
         )
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)
         await self.admin.start()
+        if self.tls.watch:
+            loop.add_signal_handler(signal.SIGHUP, self.tls.watch.renew)
+            self.tls.watch.start()
         self._offer_metrics()
 
     def _offer_metrics(self) -> None:
@@ -136,6 +146,7 @@ class Proxy:
         gauge("stateside_connections", "Client connections", lambda: self.server.connections)
         gauge("stateside_calls", "Calls of clients under way", lambda: self.server.streams)
         gauge("stateside_http_calls", "Calls over HTTP/JSON under way", lambda: self.http_json.calls)
+        gauge("stateside_grpc_web_calls", "Calls over gRPC-web under way", lambda: self.grpc_web.calls)
         gauge(
             "stateside_user_function_connections",
             "Connections to the user function",
@@ -233,7 +244,7 @@ class Proxy:
     async def _listen(self) -> None:
         settings = self.settings
         try:
-            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port)
+            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port, ssl=self.tls.clients)
         except OSError as error:
             place = f"http_port = {settings.http_port}: cannot listen on {settings.http_interface}"
             print(f"stateside: {place}: {error.strerror}", file=sys.stderr)
@@ -241,7 +252,7 @@ class Proxy:
             return
         log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
         host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
-        print(f"Stateside serves http://{host}:{self.port}", flush=True)
+        print(f"Stateside serves {'https' if self.tls.clients else 'http'}://{host}:{self.port}", flush=True)
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
@@ -271,6 +282,7 @@ class Proxy:
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
         await self._passivate_all()
         self.timers.stop()
+        self.tls.watch.stop()
         await self.user_function.close()
         if self.replication is not None:
             await self.replication.close_all(grace)

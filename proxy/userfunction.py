@@ -9,6 +9,7 @@ wait; when there may be no more of them, those who wait are served in order as i
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Protocol
 
@@ -43,14 +44,22 @@ def channel_limits(settings: Settings) -> Limits:
     )
 
 
-async def connect(settings: Settings) -> Channel:
-    """A new connection to the user function. Raises OSError when there is none to be had."""
+async def connect(settings: Settings, tls: ssl.SSLContext | None = None) -> Channel:
+    """A new connection to the user function. Raises OSError when there is none to be had, also when TLS fails."""
     loop = asyncio.get_running_loop()
     limits = channel_limits(settings)
     async with asyncio.timeout(settings.connect_timeout):
         if settings.user_function_socket:
             return await Channel.connect_unix(loop, settings.user_function_socket, limits=limits)
-        return await Channel.connect(loop, settings.user_function_host, settings.user_function_port, limits=limits)
+        host, name = settings.user_function_host, settings.user_function_tls_server_name
+        return await Channel.connect(
+            loop,
+            host,
+            settings.user_function_port,
+            limits=limits,
+            ssl=tls,
+            server_hostname=(name or host) if tls is not None else None,
+        )
 
 
 def timeout_until(deadline: float) -> float:
@@ -62,9 +71,10 @@ class UserFunction:
     """The pool. Bounds: `user_function_max_connections`, `user_function_streams_per_connection` (unless the peer
     clearly allows more), `user_function_max_waiting`."""
 
-    def __init__(self, settings: Settings, make_room: Callable[[int], int]) -> None:
+    def __init__(self, settings: Settings, make_room: Callable[[int], int], tls: ssl.SSLContext | None = None) -> None:
         """`make_room(n)` passivates up to n idle entities, because as many wait."""
         self._settings = settings
+        self._tls = tls
         self._make_room = make_room
         self._channels: list[Channel] = []
         self._roomy: list[Channel] = []  # candidates with room; checked when used
@@ -170,7 +180,7 @@ class UserFunction:
 
     async def _connect(self) -> None:
         try:
-            channel = await connect(self._settings)
+            channel = await connect(self._settings, self._tls)
         except (OSError, TimeoutError) as error:
             self._connecting = None
             self._refuse(error)

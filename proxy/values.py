@@ -85,6 +85,32 @@ class Addresses:
 
 
 @dataclass(frozen=True)
+class Names:
+    """A list of words, with commas between them or as an array of TOML; it may be empty. Each once, in order."""
+
+    pattern: str
+    meaning: str
+    lower: bool = False  # case does not matter
+
+    def parse(self, raw: object) -> tuple[str, ...]:
+        words = [word.strip() for word in raw.split(",")] if isinstance(raw, str) else raw
+        if words == [""]:
+            return ()
+        if not isinstance(words, list) or not all(map(self._fits, words)):
+            raise ValueError(self.allowed())
+        return tuple(dict.fromkeys(word.lower() if self.lower else word for word in words))
+
+    def _fits(self, word: object) -> bool:
+        return isinstance(word, str) and re.fullmatch(self.pattern, word) is not None
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return ",".join(value)
+
+    def allowed(self) -> str:
+        return f"a list, with commas, of {self.meaning}"
+
+
+@dataclass(frozen=True)
 class Choice:
     """One of a few words."""
 

@@ -55,6 +55,7 @@ MODULES = {
         "tck/eventlogeventing.proto",
         "tck/eventsourced.proto",
         "tck/valueentity.proto",
+        "web/deliveries.proto",
     ],
 }
 

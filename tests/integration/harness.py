@@ -24,7 +24,7 @@ from tck import eventsourced_pb2 as model
 from . import messages
 from .user_function import PATIENCE_S, EntityStream, ScriptedUserFunction, soon
 
-READY_LINE = "Stateside serves http://"
+READY_LINE = "Stateside serves http"
 START_PATIENCE_S = 20.0
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,13 +1,16 @@
 """Programs that nobody of this project wrote, installed and started for the tests of this folder."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from . import node_cart as node
 from . import old_python_cart as old_python
+from . import web_shop as web
 from .node_cart import NodeCart
 from .old_python_cart import OldPythonCart
+from .web_shop import WebShop
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +50,21 @@ def old_python_cart(old_python_installed: None) -> Iterator[OldPythonCart]:
     cart.start()
     yield cart
     cart.close()
+
+
+@pytest.fixture(scope="session")
+def web_shop(node_installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebShop]:
+    """A user function and its proxies for all web tests, which use carts of their own."""
+    web.set_up()
+    shop = WebShop(tmp_path_factory.mktemp("web"))
+    try:
+        shop.open()
+        yield shop
+    finally:
+        shop.close()
+
+
+@pytest.fixture
+def user(request: pytest.FixtureRequest) -> str:
+    """A user whom no other test knows."""
+    return re.sub(r"\W", "-", request.node.name)

@@ -38,7 +38,7 @@ class Proxy(Program):
         super().__init__([Path(sys.executable).with_name("stateside"), "proxy"], folder, settings | env)
 
     def wait_until_serving(self) -> None:
-        self.env["HTTP_PORT"] = self.wait_for_output(r"Stateside serves http://127\.0\.0\.1:(\d+)")[1]
+        self.env["HTTP_PORT"] = self.wait_for_output(r"Stateside serves https?://127\.0\.0\.1:(\d+)")[1]
 
     def restart(self) -> None:
         """kill -9, and start anew on the same port with the same journal."""

@@ -47,6 +47,7 @@ class Request:
     headers: dict[str, str] = field(default_factory=dict)
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
+    peer: str = ""
 
     def query(self, name: str) -> list[str]:
         """All values of a query parameter."""
@@ -143,6 +144,7 @@ class Service:
         self.bounds = bounds or Bounds()
         self.connections: set[Connection] = set()
         self.stopping = False
+        self.refused_connections = 0
         self._empty = asyncio.Event()
 
     def connect(self, data: bytes = b"") -> asyncio.Protocol:
@@ -196,6 +198,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._peer = ""
         self._request = Request()
         self._body = bytearray()
         self._header_bytes = 0
@@ -221,9 +224,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._peer = peer_name(self._transport)
         self._service.connections.add(self)
         self._arm(self._bounds.request_timeout)
         if len(self._service.connections) > self._bounds.max_connections:
+            self._service.refused_connections += 1
             self._refuse(text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"))
             self._serve()
 
@@ -249,7 +254,7 @@ class Connection(asyncio.Protocol):
     # --- parser
 
     def on_message_begin(self) -> None:
-        self._request = Request()
+        self._request = Request(peer=self._peer)
         self._body = bytearray()
         self._header_bytes = self._header_count = self._body_bytes = 0
         self._in_headers = True
@@ -458,6 +463,14 @@ class Connection(asyncio.Protocol):
         else:
             self._refuse(text(HTTPStatus.REQUEST_TIMEOUT))
             self._serve()
+
+
+def peer_name(transport: asyncio.BaseTransport) -> str:
+    """Address and port of the client."""
+    peer = transport.get_extra_info("peername")
+    if not isinstance(peer, tuple):
+        return str(peer or "unknown")
+    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
 
 
 def _serialize(response: Response, keep_alive: bool, with_body: bool) -> bytes:

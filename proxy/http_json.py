@@ -109,7 +109,7 @@ class HttpJson:
 class HttpCall(Later):
     """One unary call; offers the method what `ServerCall` does. `context` hears when the client goes away."""
 
-    __slots__ = ("_binding", "_face", "_headers", "_message", "context", "ended")
+    __slots__ = ("_binding", "_face", "_headers", "_message", "context", "ended", "note")
 
     headers: Headers = []  # the metadata is passed on its own  # noqa: RUF012
     peer = ""
@@ -123,6 +123,7 @@ class HttpCall(Later):
         self._headers: Sequence[tuple[bytes, bytes]] = ()
         self._message: bytes | None = None
         self.context: Listener | None = None
+        self.note: str | None = None
         self.ended = False
 
     def start(self, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:

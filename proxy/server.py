@@ -22,7 +22,8 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import http1, logs, reflection
+from stateside.proxy import figures, http1, logs, reflection
+from stateside.proxy.accesslog import AccessLogWriter
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
@@ -33,6 +34,7 @@ from stateside.proxy.eventsourced import EventSourcedEntities
 from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
 from stateside.proxy.metrics import Metrics
+from stateside.proxy.overload import Overload
 from stateside.proxy.readiness import Readiness
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
@@ -105,6 +107,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGUSR1, logs.toggle_debug, settings.log_level)
         self.timers = Timers(loop)
         self.user_function = UserFunction(settings, self.timers.evict)
         self.discovery = Discovery(settings, self._found, self.readiness)
@@ -117,7 +120,26 @@ class Proxy:
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)
         await self.admin.start()
+        self.overload = Overload(settings, loop, self.server, self.timers)
+        self.overload.start()
+        self._open_access_log()
         self._offer_metrics()
+        self._offer_figures()
+
+    def _open_access_log(self) -> None:
+        self.access_log: AccessLogWriter | None = None
+        if self.settings.access_log != "off":
+            self.access_log = AccessLogWriter(self.settings)
+            self.server.access_log = self.access_log.lines
+
+    def _offer_figures(self) -> None:
+        families, refused = self.metrics.families, self.metrics.refusals.counts
+        families(figures.grpc_calls(self.server))
+        families(figures.refusals(self.server, self.router, self.user_function, refused))
+        families(figures.journal(lambda: self.journal))
+        families(figures.loop(self.overload, self.server))
+        if self.access_log is not None:
+            families(figures.access_log(self.access_log.lines))
 
     def _offer_metrics(self) -> None:
         gauge, counter = self.metrics.gauge, self.metrics.counter
@@ -134,10 +156,10 @@ class Proxy:
         gauge("stateside_waiting_entities", "Instances that wait for a stream", lambda: len(self.user_function.waiting))
         gauge("stateside_pending_effects", "Side effects running", lambda: self.router.pending_effects)
         counter("stateside_failed_effects", "Side effects not done or failed", lambda: self.router.failed_effects)
-        figures = self.eventing.figures
-        counter("stateside_eventing_handled", "Events that consumers handled", lambda: figures.handled)
-        counter("stateside_eventing_failed_deliveries", "Events not handled, each try", lambda: figures.failed)
-        counter("stateside_eventing_dead_letters", "Events given up by a consumer", lambda: figures.dead_letters)
+        events = self.eventing.figures
+        counter("stateside_eventing_handled", "Events that consumers handled", lambda: events.handled)
+        counter("stateside_eventing_failed_deliveries", "Events not handled, each try", lambda: events.failed)
+        counter("stateside_eventing_dead_letters", "Events given up by a consumer", lambda: events.dead_letters)
         counter("stateside_dropped_reports", "Error reports not sent", lambda: self.discovery.dropped_reports)
         for name in self.server.counters:
             reading = partial(self._transport_count, name)
@@ -236,10 +258,13 @@ class Proxy:
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
         await self._passivate_all()
         self.timers.stop()
+        self.overload.stop()
         await self.user_function.close()
         if self.journal is not None:
             await self.journal.close()
         await self.admin.close()
+        if self.access_log is not None:
+            self.access_log.close()
         log.info("stopped")
 
     async def _passivate_all(self) -> None:

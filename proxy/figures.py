@@ -104,9 +104,9 @@ def call_families() -> tuple[Any, Any, Any]:
 
     labels = ["protocol", "method"]
     return (
-        CounterMetricFamily("stateside_calls", "Calls of clients by method and status", labels=[*labels, "code"]),
-        HistogramMetricFamily("stateside_call_seconds", "Calls from request to answer", labels=labels),
-        CounterMetricFamily("stateside_call_bytes", "Messages of calls", labels=[*labels, "direction"]),
+        CounterMetricFamily("stateside_requests", "Calls of clients by method and status", labels=[*labels, "code"]),
+        HistogramMetricFamily("stateside_request_seconds", "Calls from request to answer", labels=labels),
+        CounterMetricFamily("stateside_request_bytes", "Messages of calls", labels=[*labels, "direction"]),
     )
 
 

@@ -42,6 +42,8 @@ cdef class Handler:
     cpdef object on_drain(self, Call call)
     cpdef object on_cancel(self, ServerCall call, int status)
     cpdef object on_end(self, ClientCall call, int status, str message)
+    cpdef object on_web(self, WebCall call, bytes body)
+    cpdef object on_gone(self, WebCall call)
 
 
 cdef class CallFigures:
@@ -69,6 +71,7 @@ cdef class Call:
     cdef int header_bytes, header_count
     cdef int encoding  # of the peer's messages
     cdef int http_status, grpc_status
+    cdef bytes verb  # of the request, unless POST
     cdef bytes grpc_message
     cdef int refusal, http_refusal
     cdef str refusal_text
@@ -80,6 +83,7 @@ cdef class Call:
     cdef bint closing  # nothing more will be queued
     cdef bint deferred  # nghttp2 was told that there is no data at present
     cdef bint blocked  # send answered False
+    cdef bint cut  # reset after what is queued
     cdef bint counted  # in Connection.active
     # receiving
     cdef uint8_t prefix[5]
@@ -160,6 +164,21 @@ cdef class ServerCall(Call):
     cdef void tell_request(self) noexcept
     cdef void tell_cancel(self, int status) noexcept
     cdef void take_header(self, const uint8_t *name, size_t name_size, const uint8_t *value, size_t size) noexcept
+
+
+cdef class WebCall(Call):
+    cpdef object answer(self, int status, object headers=*, bytes body=*)
+    cpdef object begin(self, int status, object headers=*)
+    cpdef bint write(self, bytes data) except -1
+    cpdef object end(self, bint complete=*)
+    cdef bint is_head(self) noexcept
+    cdef void conclude(self) noexcept
+    cdef int submit(self, int status, object headers, bint with_body) except -1
+    cdef void open(self) noexcept
+    cdef Py_ssize_t announced_bytes(self)
+    cdef void begin_body(self) noexcept
+    cdef void too_large(self) noexcept
+    cdef void refuse(self, int status, str text) noexcept
 
 
 cdef class ClientCall(Call):
@@ -262,12 +281,18 @@ cdef class Connection:
 cdef class ServerConnection(Connection):
     cdef Server server
     cdef bytes beginning  # what came before it was clear that this is HTTP/2
+    cdef uint8_t *early  # headers of the block that is arriving, while it is not known to be of gRPC
+    cdef Py_ssize_t early_size, early_room
     cdef bint sniffed, draining, notice_sent
     cdef bint punished, blamed  # counted among floods, among protocol errors
     cdef double notice_at
     cdef bint sniff(self, const uint8_t *data, Py_ssize_t size) except -1
     cdef void open_session(self) noexcept
     cdef void begin_call(self, int32_t stream_id) noexcept
+    cdef void begin_web(self, ServerCall call) noexcept
+    cdef void keep_early(
+        self, const uint8_t *name, Py_ssize_t name_size, const uint8_t *value, Py_ssize_t size) noexcept
+    cdef list early_headers(self)
     cdef void got_headers(self, const nghttp2_frame *frame) noexcept
     cdef void drain(self, bint at_once) noexcept
     cdef void final_goaway(self) noexcept
@@ -276,6 +301,7 @@ cdef class ServerConnection(Connection):
 
 cdef class Server:
     cdef object loop, lookup, http1, closed_waiter, __weakref__
+    cdef Handler web
     cdef LoopContext context
     cdef Limits limits
     cdef list listeners
@@ -296,7 +322,7 @@ cdef class Server:
     cdef bint crowded
     cdef Py_ssize_t connections_total, calls_total, refused_streams, refused_connections
     cdef Py_ssize_t oversized, floods, protocol_errors, cancelled, expired, untaken, refused_draining
-    cpdef str refusal(self)
+    cpdef str refusal(self, Py_ssize_t counted=*)
     cdef inline bint is_overloaded(self) noexcept:
         if self.shedding is None and not self.crowded:
             return self.max_calls > 0 and self.streams + self.other_calls >= self.max_calls

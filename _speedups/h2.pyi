@@ -53,6 +53,11 @@ class Handler:
         INTERNAL (peer broke the protocol).
         """
 
+    def on_web(self, call: WebCall, body: bytes) -> None:
+        """Server, the `web` handler: a whole request that is not gRPC's."""
+    def on_gone(self, call: WebCall) -> None:
+        """Server, the `web` handler: the call ended before its answer was complete (reset, connection lost)."""
+
 class Call:
     """One gRPC call. Attributes are readable at any time, also after its end."""
 
@@ -98,6 +103,25 @@ class ServerCall(Call):
         """
     def fail(self, status: int, message: str) -> None:
         """`finish` that throws away messages still queued."""
+
+class WebCall(Call):
+    """A request that is not gRPC's, and its answer: `answer` once, or `begin`, `write` any number of times, `end`.
+
+    `path` is the target with its query. `headers` are all headers, with `:authority` as `host`. The body was read as a
+    whole, bounded by `Limits.max_message_size`; a larger one gets 413 without the handler, and one that does not come
+    408. The headers of an answer are sent as they are given: ValueError names one that cannot be.
+    """
+
+    method: bytes
+    peer: str
+    def answer(self, status: int, headers: Sequence[tuple[bytes, bytes]] = (), body: bytes = b"") -> None:
+        """The whole answer. For HEAD the body is left out."""
+    def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        """The headers of an answer in pieces, now. For HEAD they are all of it: the call has ended."""
+    def write(self, data: bytes) -> bool:
+        """A further piece. False: stop until `on_drain`."""
+    def end(self, complete: bool = True) -> None:
+        """The last piece was written. Not `complete`: the stream is reset with INTERNAL_ERROR after what is queued."""
 
 class ClientCall(Call):
     unprocessed: bool
@@ -155,7 +179,8 @@ class Server:
     `lookup(path)` gives the handler of a path such as b"/pkg.Service/Method", or None (UNIMPLEMENTED). Answers are
     remembered per path until `forget()`. `http1(data)` may give an asyncio protocol factory result for a connection
     that does not begin with the HTTP/2 preface; `data` is what was read so far and is fed to the protocol's
-    data_received. Without it such a connection gets `400` in HTTP/1.1 and is closed.
+    data_received. Without it such a connection gets `400` in HTTP/1.1 and is closed. `web` takes requests whose content
+    type is not gRPC's, whatever their path and method. Without it they get `415`, or `405` unless they are POST.
     """
 
     connections: int
@@ -177,8 +202,9 @@ class Server:
     """Why calls are refused that are not `essential`; None: they are not."""
     shed: dict[str, int]
     """Calls so refused, by reason; `max_calls_in_flight` is the one of `max_calls`."""
-    def refusal(self) -> str | None:
-        """Whether one more call, which came another way, has to be refused: why. It is counted in `shed` then."""
+    def refusal(self, counted: int = 0) -> str | None:
+        """Whether one more call has to be refused: why. It is counted in `shed` then. `counted`: 1 if it is one of
+        `streams` already."""
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -186,6 +212,7 @@ class Server:
         *,
         limits: Limits | None = None,
         http1: Callable[[bytes], asyncio.Protocol] | None = None,
+        web: Handler | None = None,
     ) -> None: ...
     async def listen_tcp(
         self, host: str, port: int, *, reuse_port: bool = False, ssl: ssl.SSLContext | None = None, backlog: int = 1024

@@ -7,6 +7,7 @@ One compiled module in parts, from the bottom up:
     h2_call.pxi     Call: send queue, message framing, pausing
     h2_server_call.pxi, h2_client_call.pxi
                     ServerCall and ClientCall
+    h2_web_call.pxi WebCall: a request that is not gRPC's
     h2_session.pxi  Connection: nghttp2's callbacks, reading, writing, keepalive
     h2_figures.pxi  what is counted of calls, and the refusal of calls that would be too many
     h2_server.pxi   ServerConnection, Server
@@ -84,6 +85,12 @@ cdef class Handler:
     cpdef object on_end(self, ClientCall call, int status, str message):
         return None
 
+    cpdef object on_web(self, WebCall call, bytes body):
+        return None
+
+    cpdef object on_gone(self, WebCall call):
+        return None
+
 
 cdef class Limits:
     def __init__(
@@ -157,6 +164,7 @@ include "h2_memory.pxi"
 include "h2_loop.pxi"
 include "h2_call.pxi"
 include "h2_server_call.pxi"
+include "h2_web_call.pxi"
 include "h2_client_call.pxi"
 include "h2_session.pxi"
 include "h2_figures.pxi"

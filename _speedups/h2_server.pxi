@@ -55,6 +55,9 @@ cdef class ServerConnection(Connection):
         self.context = server.context
         self.limits = server.limits
 
+    def __dealloc__(self):
+        PyMem_RawFree(self.early)
+
     def connection_made(self, transport):
         cdef Server server = self.server
         if server.stopped or len(server.open_connections) >= self.limits.max_connections:
@@ -121,9 +124,59 @@ cdef class ServerConnection(Connection):
     cdef void begin_call(self, int32_t stream_id) noexcept:
         cdef ServerCall call = ServerCall.__new__(ServerCall)
         call.stream_id = stream_id
+        self.early_size = 0
         self.adopt(call)
         self.heading = call
         nghttp2_session_set_stream_user_data(self.session, stream_id, <void *>call)
+
+    # --- requests that are not gRPC's ---
+
+    cdef void begin_web(self, ServerCall call) noexcept:
+        """Another kind of call takes the place of `call`, whose headers showed it."""
+        cdef WebCall web = WebCall.__new__(WebCall)
+        web.stream_id = call.stream_id
+        web.path = call.path
+        web.verb = call.verb
+        web.handler = self.server.web
+        web.kept_headers = self.early_headers() + (call.kept_headers or [])
+        self.release(call)
+        self.adopt(web)
+        nghttp2_session_set_stream_user_data(self.session, web.stream_id, <void *>web)
+        web.open()
+
+    cdef void keep_early(
+        self, const uint8_t *name, Py_ssize_t name_size, const uint8_t *value, Py_ssize_t size
+    ) noexcept:
+        """Sizes and bytes, one header after the other: most blocks turn out to be of gRPC, where nobody asks for them."""
+        cdef Py_ssize_t needed = self.early_size + 2 * sizeof(Py_ssize_t) + name_size + size
+        cdef uint8_t *moved
+        if needed > self.early_room:
+            moved = <uint8_t *>PyMem_RawRealloc(self.early, 2 * needed)
+            if moved is NULL:
+                self.abort()
+                return
+            self.early = moved
+            self.early_room = 2 * needed
+        moved = self.early + self.early_size
+        memcpy(moved, &name_size, sizeof(Py_ssize_t))
+        memcpy(moved + sizeof(Py_ssize_t), &size, sizeof(Py_ssize_t))
+        memcpy(moved + 2 * sizeof(Py_ssize_t), name, name_size)
+        memcpy(moved + 2 * sizeof(Py_ssize_t) + name_size, value, size)
+        self.early_size = needed
+
+    cdef list early_headers(self):
+        cdef list headers = []
+        cdef const char *at = <const char *>self.early
+        cdef const char *end = at + self.early_size
+        cdef Py_ssize_t sizes[2]
+        while at < end:
+            memcpy(sizes, at, sizeof(sizes))
+            at += sizeof(sizes)
+            headers.append(
+                (PyBytes_FromStringAndSize(at, sizes[0]), PyBytes_FromStringAndSize(at + sizes[0], sizes[1]))
+            )
+            at += sizes[0] + sizes[1]
+        return headers
 
     cdef void got_frame(self, const nghttp2_frame *frame) noexcept:
         if frame.hd.type == NGHTTP2_HEADERS:
@@ -137,9 +190,10 @@ cdef class ServerConnection(Connection):
 
     cdef void got_headers(self, const nghttp2_frame *frame) noexcept:
         cdef void *call
+        cdef ServerCall heading = <ServerCall>self.heading  # which a WebCall may displace
         self.in_headers = False
-        if self.heading is not None:
-            (<ServerCall>self.heading).begin()
+        if heading is not None:
+            heading.begin()
             self.heading = None
         if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
             call = nghttp2_session_get_stream_user_data(self.session, frame.hd.stream_id)
@@ -148,7 +202,7 @@ cdef class ServerConnection(Connection):
 
     cdef void sent_frame(self, const nghttp2_frame *frame) noexcept:
         cdef void *call
-        if frame.hd.type == NGHTTP2_HEADERS:
+        if frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA:
             if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
                 call = nghttp2_session_get_stream_user_data(self.session, frame.hd.stream_id)
                 if call is not NULL and not (<Call>call).remote_closed:
@@ -246,11 +300,12 @@ class ServerProtocol(ServerConnection, asyncio.BufferedProtocol):
 
 
 cdef class Server:
-    def __init__(self, loop, lookup, *, Limits limits=None, http1=None):
+    def __init__(self, loop, lookup, *, Limits limits=None, http1=None, Handler web=None):
         self.loop = loop
         self.lookup = lookup
         self.limits = Limits() if limits is None else limits
         self.http1 = http1
+        self.web = web
         self.context = context_of(loop)
         self.listeners = []
         self.open_connections = set()
@@ -264,8 +319,8 @@ cdef class Server:
     def figures(self):
         return [self.other_figures, *self.all_figures.values()]
 
-    cpdef str refusal(self):
-        cdef Py_ssize_t calls = self.streams + self.other_calls
+    cpdef str refusal(self, Py_ssize_t counted=0):
+        cdef Py_ssize_t calls = self.streams + self.other_calls - counted
         cdef str reason = self.shedding
         if reason is None:
             # Once there are too many it goes on until clearly fewer are left.
@@ -329,9 +384,6 @@ cdef class Server:
         call.path = self.last_path
         call.handler = self.last_handler
         call.figures = self.last_figures
-        if self.last_handler is None and call.refusal == 0:
-            call.refusal = UNIMPLEMENTED
-            call.refusal_text = f"unknown method {path[:min(size, 200)].decode('utf-8', 'replace')}"
 
     cdef void find_route(self, bytes path) noexcept:
         cdef Handler handler = self.routes.get(path)

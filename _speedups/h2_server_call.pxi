@@ -116,9 +116,12 @@ cdef class ServerCall(Call):
             elif name_size == 7 and memcmp(name, b":method", 7) == 0:
                 if size != 4 or memcmp(value, b"POST", 4) != 0:
                     self.http_refusal = 405
+                    self.verb = PyBytes_FromStringAndSize(<const char *>value, size)
+            elif name_size == 10 and conn.server.web is not None and memcmp(name, b":authority", 10) == 0:
+                conn.keep_early(b"host", 4, value, size)
             return
         if name_size == 12 and memcmp(name, b"content-type", 12) == 0:
-            self.typed = is_grpc(value, size)
+            self.typed = self.typed or is_grpc(value, size)
         elif name_size == 12 and memcmp(name, b"grpc-timeout", 12) == 0:
             seconds = parse_timeout(value, size)
             if seconds < 0.0:
@@ -134,14 +137,23 @@ cdef class ServerCall(Call):
                 self.own_trailers = ((b"grpc-accept-encoding", b"identity,gzip"),)
         if self.handler is not None and self.handler.wants_headers:
             keep_header(self, name, name_size, value, size, False)
+        elif not self.typed and conn.server.web is not None:
+            conn.keep_early(name, name_size, value, size)
 
     cdef void begin(self) noexcept:
         """The request's headers are complete."""
         cdef ServerConnection conn = <ServerConnection>self.conn
         cdef str overload
         self.began = monotonic()
-        if not self.typed and self.http_refusal == 0:
-            self.http_refusal = 415
+        if not self.typed:
+            if conn.server.web is not None and self.path is not None and self.http_refusal != 431:
+                conn.begin_web(self)
+                return
+            if self.http_refusal == 0:
+                self.http_refusal = 415
+        if self.handler is None and self.refusal == 0 and self.http_refusal == 0:
+            self.refusal = UNIMPLEMENTED
+            self.refusal_text = f"unknown method {self.path[:200].decode('utf-8', 'replace')}"
         if self.http_refusal == 0 and self.refusal == 0 and conn.active >= conn.limits.max_streams:
             conn.server.refused_streams += 1
             self.refusal = RESOURCE_EXHAUSTED

@@ -408,7 +408,11 @@ cdef ssize_t read_data(
         return NGHTTP2_ERR_PAUSE
     flags[0] = NGHTTP2_DATA_FLAG_NO_COPY
     if size == call.queued_bytes:
-        if call.closing:
+        if call.cut:
+            if size == 0:
+                nghttp2_submit_rst_stream(session, 0, stream_id, NGHTTP2_INTERNAL_ERROR)
+                return NGHTTP2_ERR_DEFERRED
+        elif call.closing:
             flags[0] |= NGHTTP2_DATA_FLAG_EOF
             call.local_closed = True
             if isinstance(call, ServerCall):
@@ -474,7 +478,7 @@ cdef int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, voi
 
 
 cdef int on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept:
-    if frame.hd.type != NGHTTP2_DATA:
+    if frame.hd.type != NGHTTP2_DATA or frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         (<Connection>user_data).sent_frame(frame)
     return 0
 

@@ -135,7 +135,7 @@ class NotingMethod(EntityMethod):
 
     def on_request(self, call: ServerCall, message: bytes) -> None:
         with suppress(WireError):  # found again, and told to the client, by what follows
-            call.note = self._scan(message)
+            call.note = self._scan(message)  # forwards and HTTP calls have one too
         EntityMethod.on_request(self, call, message)
 
 

@@ -11,7 +11,8 @@ from http import HTTPStatus
 
 from stateside.proxy import logs
 from stateside.proxy.config import Settings
-from stateside.proxy.http1 import Bounds, Request, Response, Route, Service, text
+from stateside.proxy.exchange import Request, Response, Route, text
+from stateside.proxy.http1 import Bounds, Service
 from stateside.proxy.metrics import CONTENT_TYPE, Metrics
 from stateside.proxy.readiness import Readiness
 

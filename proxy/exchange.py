@@ -1,9 +1,8 @@
 """A request over HTTP and its answer, whatever version of HTTP carries them.
 
 A route is a plain function from a whole `Request` to its answer: a `Response` that is there, or a `Later`, which is
-answered
-when whoever it asked has answered, at once or piece by piece. HTTP/1.1 (http1.py) and HTTP/2 (the transport) carry
-both alike.
+answered when whoever it asked has answered, at once or piece by piece. HTTP/1.1 (http1.py) and HTTP/2 (http2.py, the
+transport) carry both alike.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 @dataclass(slots=True)
 class Request:
     """A request. Header names are in lower case; of repeated headers the last one counts, `fields` has them all.
-    `body` is empty where the service does not keep bodies."""
+    `body` is empty where the service does not keep bodies. `routed`: the path of the method that it reached, written by
+    the route for metrics and access log."""
 
     method: str = ""
     target: bytes = b""
@@ -30,6 +30,7 @@ class Request:
     body: bytes = b""
     version: str = "1.1"
     peer: str = ""
+    routed: str = ""
 
     def query(self, name: str) -> list[str]:
         """All values of a query parameter."""
@@ -95,8 +96,7 @@ class Later:
 
     def end(self, complete: bool = True) -> None:
         """The last piece was written. Not `complete`: so that the client sees that it was cut off (HTTP/1.1:
-        connection closed
-        without the last chunk; HTTP/2: reset with INTERNAL_ERROR)."""
+        connection closed without the last chunk; HTTP/2: reset with INTERNAL_ERROR)."""
         self._do(lambda carrier: carrier.end(complete))
 
     def attach(self, carrier: Carrier) -> None:
@@ -105,6 +105,11 @@ class Later:
         early, self._early = self._early, []
         for each in early:
             each(carrier)
+
+    def detach(self) -> None:
+        """For the connection: nobody is left to be answered, or all was said."""
+        self._carrier = _NOBODY
+        self._early.clear()
 
     def on_drain(self) -> None:
         """The client has caught up after `write` had answered False."""
@@ -118,5 +123,20 @@ class Later:
         else:
             what(self._carrier)
 
+
+class _Nobody:
+    """Where the client was."""
+
+    def answer(self, response: Response) -> None: ...
+
+    def begin(self, head: Response) -> None: ...
+
+    def write(self, data: bytes) -> bool:
+        return True
+
+    def end(self, complete: bool) -> None: ...
+
+
+_NOBODY: Carrier = _Nobody()
 
 Route: TypeAlias = Callable[[Request], Response | Later]

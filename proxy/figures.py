@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from stateside._speedups.accesslog import AccessLog
-    from stateside._speedups.h2 import Server
+    from stateside._speedups.h2 import CallFigures, Server
     from stateside.journal.contract import Journal
     from stateside.journal.lmdb import LmdbJournal
+    from stateside.proxy.http1 import Service
     from stateside.proxy.overload import Overload
     from stateside.proxy.router import Router
     from stateside.proxy.userfunction import UserFunction
+    from stateside.proxy.webcalls import WebCalls, WebFigures
 
 GRPC = "grpc"
 
@@ -44,7 +46,7 @@ REASONS = {
 
 
 def refusals(
-    server: Server, router: Router, user_function: UserFunction, counted: Mapping[str, int]
+    server: Server, http1: Service, router: Router, user_function: UserFunction, counted: Mapping[str, int]
 ) -> Callable[[], Iterator[Metric]]:
     """`counted` are those that entities and HTTP count themselves."""
 
@@ -56,7 +58,9 @@ def refusals(
             "max_pending_effects": router.refused_effects,
             "max_streams": transport["refused_streams"] - transport["untaken"],
             "untaken_answers": transport["untaken"],
-            "max_connections": transport["refused_connections"] - transport["refused_draining"],
+            "max_connections": transport["refused_connections"]
+            - transport["refused_draining"]
+            + http1.refused_connections,
             "draining": transport["refused_draining"],
             "too_large": transport["oversized"],
             **server.shed,
@@ -79,23 +83,43 @@ def refusals(
     return collect
 
 
-def grpc_calls(server: Server) -> Callable[[], Iterator[Metric]]:
-    """Calls of every method by status, their times and bytes. Methods nobody serves are one, with an empty name."""
+def calls(server: Server, web_calls: WebCalls) -> Callable[[], Iterator[Metric]]:
+    """Calls of every method by status, their times and bytes. What reaches no method is one, with an empty name."""
 
     def collect() -> Iterator[Metric]:
-        calls, seconds, sizes = call_families()
-        for figures in server.figures:
-            method = figures.path.decode("ascii", "replace")
-            for code, count in figures.codes.items():
-                calls.add_metric([GRPC, method, code], count)
+        count, seconds, sizes = call_families()
+        for of in server.figures:
+            method = of.path.decode("ascii", "replace")
+            for code, number in of.codes.items():
+                count.add_metric([GRPC, method, code], number)
             if method:
-                times = figures.seconds
-                seconds.add_metric([GRPC, method], cumulative(CALL_SECONDS, times.counts), times.sum)
-                sizes.add_metric([GRPC, method, "in"], figures.bytes_in)
-                sizes.add_metric([GRPC, method, "out"], figures.bytes_out)
-        yield from (calls, seconds, sizes)
+                add_times(seconds, sizes, [GRPC, method], of)
+        for (protocol, method), web in web_calls.figures.items():
+            for status, number in web.codes.items():
+                count.add_metric([protocol, method, str(int(status))], number)
+            add_times(seconds, sizes, [protocol, method], web)
+        yield from (count, seconds, sizes)
 
     return collect
+
+
+def rejected(http1: Service) -> Callable[[], Iterator[Metric]]:
+    def collect() -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        meaning = "Requests over HTTP/1.1 that are none, or beyond a bound"
+        family = CounterMetricFamily("stateside_http_rejected", meaning, labels=["code"])
+        for status, count in http1.refused.items():
+            family.add_metric([str(int(status))], count)
+        yield family
+
+    return collect
+
+
+def add_times(seconds: Any, sizes: Any, labels: list[str], of: CallFigures | WebFigures) -> None:
+    seconds.add_metric(labels, cumulative(CALL_SECONDS, of.seconds.counts), of.seconds.sum)
+    sizes.add_metric([*labels, "in"], of.bytes_in)
+    sizes.add_metric([*labels, "out"], of.bytes_out)
 
 
 def call_families() -> tuple[Any, Any, Any]:

@@ -1,26 +1,25 @@
 """HTTP/1.1 in the small: the admin ports, and the side of the main port that does not speak HTTP/2.
 
-A `Service` holds the connections of one port and a route, a plain function from `Request` to `Response`, or to a
-`Later`, which is answered when whoever it asked has answered. Requests of a connection are served one after another:
-while an answer is awaited, those behind it wait, and a client that goes away is told to the `Later`. Everything is
-bounded: connections, header bytes, body bytes (kept only where a route wants bodies), what a client may send ahead, and
-the time it may take.
+A `Service` holds the connections of one port and a route (exchange.py). Requests of a connection are served one after
+another: while an answer is awaited, those behind it wait, and a client that goes away is told to the `Later`. Answers
+in pieces are chunked for HTTP/1.1 and end with the connection for HTTP/1.0. Everything is bounded: connections, header
+bytes, body bytes (kept only where a route wants bodies), what a client may send ahead, what waits to be taken by it,
+and the time it may take.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import Enum
 from http import HTTPStatus
 from typing import NamedTuple, cast
-from urllib.parse import parse_qs
 
 import httptools
 
 from stateside.proxy import logs
 from stateside.proxy.config import Settings
+from stateside.proxy.exchange import Later, Request, Response, Route, text
 
-PLAIN_TEXT = "text/plain; charset=utf-8"
 # Data is parsed in slices, so that headers are refused soon after they exceed their bound.
 _SLICE_BYTES = 4096
 # More requests in one read than this are not a client in a hurry.
@@ -36,62 +35,6 @@ _MAX_AHEAD_BYTES = 64 * 1024
 log = logs.get(__name__)
 
 
-@dataclass(slots=True)
-class Request:
-    """A request. Header names are in lower case; of repeated headers the last one counts, `fields` has them all.
-    `body` is empty where the service does not keep bodies."""
-
-    method: str = ""
-    target: bytes = b""
-    path: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
-    body: bytes = b""
-    peer: str = ""
-
-    def query(self, name: str) -> list[str]:
-        """All values of a query parameter."""
-        text = self.target.partition(b"?")[2].decode("latin-1")
-        return parse_qs(text, max_num_fields=1000).get(name, [])
-
-
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer. `headers` are further ones, beside type and length; an empty type is not sent."""
-
-    status: HTTPStatus
-    body: bytes = b""
-    content_type: str = PLAIN_TEXT
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class Later:
-    """An answer that is still to come: `answer` is to be called once, at any time, even before the route returns."""
-
-    __slots__ = ("_answered", "_give")
-
-    def __init__(self) -> None:
-        self._answered: Response | None = None
-        self._give: Callable[[Response], None] | None = None
-
-    def answer(self, response: Response) -> None:
-        if self._give is None:
-            self._answered = response
-        else:
-            self._give(response)
-
-    def attach(self, give: Callable[[Response], None]) -> Response | None:
-        """For the connection: the answer if there is one already; otherwise `give` gets it."""
-        self._give = give
-        return self._answered
-
-    def on_gone(self) -> None:
-        """The client went away before it was answered."""
-
-
-Route = Callable[[Request], Response | Later]
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Bounds of one port. Sizes in bytes, times in seconds."""
@@ -105,11 +48,6 @@ class Bounds:
         10.0  # from the first byte of a request to its end or the next part of its body; also for the first byte at all
     )
     idle_timeout: float = 75.0  # between requests
-
-
-def text(status: HTTPStatus, line: str = "", headers: tuple[tuple[str, str], ...] = ()) -> Response:
-    """A line for people."""
-    return Response(status, f"{line or status.phrase}\n".encode(), headers=headers)
 
 
 def main_port(settings: Settings, loop: asyncio.AbstractEventLoop, route: Route | None = None) -> "Service":
@@ -145,6 +83,7 @@ class Service:
         self.connections: set[Connection] = set()
         self.stopping = False
         self.refused_connections = 0
+        self.refused: dict[int, int] = {}  # requests that never reached the route, by status
         self._empty = asyncio.Event()
 
     def connect(self, data: bytes = b"") -> asyncio.Protocol:
@@ -177,6 +116,14 @@ class Service:
             self._empty.set()
 
 
+class _Pieces(Enum):
+    """How the answer in pieces that was begun is delimited."""
+
+    NONE = 0  # none was begun
+    CHUNKED = 1
+    UNTIL_CLOSE = 2
+
+
 class _Exchange(NamedTuple):
     """A whole request, or what it is refused with."""
 
@@ -189,7 +136,7 @@ class Connection(asyncio.Protocol):
     """One client. The parser calls `on_...`; whole requests are queued, and served in their order.
 
     While an answer is awaited nothing more is parsed, and what arrives is held; a piece of data may hold several
-    requests, so some may be queued already.
+    requests, so some may be queued already. To a `Later` the connection is its `Carrier`.
     """
 
     def __init__(self, service: Service) -> None:
@@ -211,6 +158,10 @@ class Connection(asyncio.Protocol):
         self._is_last = False  # the connection is closed after what is queued
         self._later: Later | None = None  # what `_exchange` waits for
         self._exchange: _Exchange | None = None
+        self._serving = False
+        self._pieces = _Pieces.NONE
+        self._drain_due = False  # `write` answered False
+        self._peer = ""
         self._held = bytearray()
         self._reading = True
         self._is_full = False  # the client does not take what is written
@@ -224,7 +175,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._peer = peer_name(self._transport)
+        self._peer = _name_of_peer(transport.get_extra_info("peername"))
         self._service.connections.add(self)
         self._arm(self._bounds.request_timeout)
         if len(self._service.connections) > self._bounds.max_connections:
@@ -250,11 +201,14 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_full = False
         self._pace()
+        if self._drain_due and self._later is not None:
+            self._drain_due = False
+            self._later.on_drain()
 
     # --- parser
 
     def on_message_begin(self) -> None:
-        self._request = Request(peer=self._peer)
+        self._request = Request()
         self._body = bytearray()
         self._header_bytes = self._header_count = self._body_bytes = 0
         self._in_headers = True
@@ -277,7 +231,9 @@ class Connection(asyncio.Protocol):
         request = self._request
         request.method = self._parser.get_method().decode("latin-1")
         request.path = request.target.partition(b"?")[0].decode("latin-1")
-        if self._parser.get_http_version() == "1.1" and "host" not in request.headers:
+        request.version = self._parser.get_http_version()
+        request.peer = self._peer
+        if request.version == "1.1" and "host" not in request.headers:
             self._refuse(text(HTTPStatus.BAD_REQUEST, "a request needs a Host header"))
         elif self._bounds.keep_bodies and self._announced_bytes() > self._bounds.max_body_bytes:
             self._refuse_body()
@@ -386,21 +342,23 @@ class Connection(asyncio.Protocol):
     def _enqueue(self, refusal: Response | None, keep_alive: bool) -> None:
         if not self._is_last:
             self._is_last = not keep_alive
+            if refusal is not None:
+                counts = self._service.refused
+                counts[refusal.status] = counts.get(refusal.status, 0) + 1
             self._queue.append(_Exchange(self._request, refusal, keep_alive))
 
     def _serve(self) -> None:
         """Answer what is queued, until an answer has to be waited for."""
+        self._serving = True
         while self._queue and self._later is None and self._transport is not None:
             exchange = self._queue.popleft()
             answer = exchange.refusal or self._ask(exchange.request)
             if isinstance(answer, Later):
                 self._later, self._exchange = answer, exchange
-                ready = answer.attach(self._on_answer)
-                if ready is None:
-                    return
-                self._later = self._exchange = None
-                answer = ready
-            self._write(exchange, answer)
+                answer.attach(self)
+            else:
+                self._write(exchange, answer)
+        self._serving = False
 
     def _ask(self, request: Request) -> Response | Later:
         try:
@@ -409,27 +367,102 @@ class Connection(asyncio.Protocol):
             log.exception("a request failed", method=request.method, path=request.path)
             return text(HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    def _on_answer(self, response: Response) -> None:
-        """What was waited for."""
-        exchange, self._exchange, self._later = self._exchange, None, None
-        if exchange is None:
-            return  # nobody is left to be answered
-        self._write(exchange, response)
-        self._arm(self._bounds.idle_timeout if self._between_requests else self._bounds.request_timeout)
-        self._go_on()
-
     def _abandon(self) -> None:
         """The client is not answered any more."""
-        later, self._later, self._exchange = self._later, None, None
+        later = self._forget()
         self._queue.clear()
         self._held.clear()
         if later is not None:
             later.on_gone()
 
+    def _forget(self) -> Later | None:
+        """What was waited for, which is waited for no longer."""
+        later, self._later, self._exchange = self._later, None, None
+        self._pieces, self._drain_due = _Pieces.NONE, False
+        if later is not None:
+            later.detach()
+        return later
+
+    # --- what is waited for: we are its carrier
+
+    def answer(self, response: Response) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if self._pieces is not _Pieces.NONE:
+            self.end(False)
+            return
+        self._write(exchange, response)
+        self._over()
+
+    def begin(self, head: Response) -> None:
+        exchange = self._exchange
+        if exchange is None or self._transport is None or self._pieces is not _Pieces.NONE:
+            return
+        request = exchange.request
+        self._pieces = _Pieces.CHUNKED if request.version == "1.1" else _Pieces.UNTIL_CLOSE
+        keep_alive = self._goes_on(exchange) and (self._pieces is _Pieces.CHUNKED or request.method == "HEAD")
+        delimiter = "transfer-encoding: chunked" if self._pieces is _Pieces.CHUNKED else ""
+        self._transport.write(_head(head, keep_alive, delimiter))
+        if request.method == "HEAD":
+            self._only_the_head(keep_alive)
+        elif head.body:
+            self.write(head.body)
+
+    def _only_the_head(self, keep_alive: bool) -> None:
+        """The client has its answer, and whoever writes the rest may stop."""
+        later = self._forget()
+        if later is not None:
+            later.on_gone()
+        if not keep_alive:
+            self.close()
+        self._over()
+
+    def write(self, data: bytes) -> bool:
+        if self._transport is None or not data:
+            return not self._is_full
+        if self._pieces is _Pieces.CHUNKED:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        elif self._pieces is _Pieces.UNTIL_CLOSE:
+            self._transport.write(data)
+        self._drain_due = self._is_full
+        return not self._is_full
+
+    def end(self, complete: bool) -> None:
+        exchange, pieces = self._exchange, self._pieces
+        if exchange is None or self._transport is None:
+            return
+        self._forget()
+        if pieces is _Pieces.NONE or not complete:
+            self._cut_off(pieces)
+        elif pieces is _Pieces.CHUNKED:
+            self._transport.write(b"0\r\n\r\n")
+        if pieces is not _Pieces.CHUNKED or not self._goes_on(exchange):
+            self.close()
+        self._over()
+
+    def _cut_off(self, pieces: _Pieces) -> None:
+        """So that the client sees it: a missing last chunk, or a reset where the end of the connection is the end."""
+        transport = self._transport
+        self.close()
+        if pieces is not _Pieces.CHUNKED and transport is not None:
+            transport.abort()
+
+    def _over(self) -> None:
+        """The answer is written."""
+        self._forget()
+        if not self._serving:
+            self._arm(self._bounds.idle_timeout if self._between_requests else self._bounds.request_timeout)
+            self._go_on()
+
+    def _goes_on(self, exchange: _Exchange) -> bool:
+        """Whether the connection is kept after an answer."""
+        return exchange.keep_alive and not self._service.stopping
+
     def _write(self, exchange: _Exchange, response: Response) -> None:
         if self._transport is None:
             return
-        keep_alive = exchange.keep_alive and not self._service.stopping
+        keep_alive = self._goes_on(exchange)
         with_body = exchange.request.method != "HEAD"
         self._transport.write(_serialize(response, keep_alive, with_body))
         if response.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not self._transport.is_closing():
@@ -465,21 +498,24 @@ class Connection(asyncio.Protocol):
             self._serve()
 
 
-def peer_name(transport: asyncio.BaseTransport) -> str:
-    """Address and port of the client."""
-    peer = transport.get_extra_info("peername")
-    if not isinstance(peer, tuple):
-        return str(peer or "unknown")
-    return f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-
-
 def _serialize(response: Response, keep_alive: bool, with_body: bool) -> bytes:
+    head = _head(response, keep_alive, f"content-length: {len(response.body)}")
+    return head + response.body if with_body else head
+
+
+def _head(response: Response, keep_alive: bool, delimiter: str) -> bytes:
     lines = [
         f"HTTP/1.1 {response.status.value} {response.status.phrase}",
         *([f"content-type: {response.content_type}"] if response.content_type else ()),
-        f"content-length: {len(response.body)}",
+        *([delimiter] if delimiter else ()),
         f"connection: {'keep-alive' if keep_alive else 'close'}",
         *(f"{name}: {value}" for name, value in response.headers),
     ]
-    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-    return head + response.body if with_body else head
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+
+
+def _name_of_peer(address: object) -> str:
+    if not isinstance(address, tuple):
+        return str(address or "unknown")
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"

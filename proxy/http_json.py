@@ -19,7 +19,8 @@ from google.protobuf.message import DecodeError
 from stateside._speedups.wire import metadata_of_headers
 from stateside.proto.status import Status
 from stateside.proxy import logs, templates, transcode
-from stateside.proxy.http1 import Later, Request, Response, route_main_port, text
+from stateside.proxy.exchange import Later, Request, Response, text
+from stateside.proxy.http1 import route_main_port
 from stateside.proxy.http_rules import Table
 from stateside.proxy.transcode import JSON, BadRequest
 
@@ -81,6 +82,7 @@ class HttpJson:
         if found is None:
             return self._unrouted(request, path)
         binding, captures = found
+        request.routed = f"/{binding.service}/{binding.method}"
         if binding.streamed:
             return text(HTTPStatus.NOT_IMPLEMENTED, f"{binding.name} is a streamed method, which is served over gRPC")
         return self._call(binding, captures, query, request)

@@ -22,7 +22,7 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import figures, http1, logs, reflection
+from stateside.proxy import figures, http1, http2, logs, reflection
 from stateside.proxy.accesslog import AccessLogWriter
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
@@ -41,6 +41,7 @@ from stateside.proxy.spec import ACTION, EVENT_SOURCED, VALUE_ENTITY, EntityMode
 from stateside.proxy.timers import Timers
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
+from stateside.proxy.webcalls import WebCalls
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
@@ -114,8 +115,16 @@ class Proxy:
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
-        self.http1 = http1.main_port(settings, loop, self.http_json.route)
-        self.server = Server(loop, self.router.lookup, limits=server_limits(settings), http1=self.http1.connect)
+        self.web_calls = WebCalls(self.http_json.route)
+        self.http1 = http1.main_port(settings, loop, self.web_calls.route)
+        self.server = Server(
+            loop,
+            self.router.lookup,
+            limits=server_limits(settings),
+            http1=self.http1.connect,
+            web=http2.Web(self.web_calls.route),
+        )
+        self.web_calls.server = self.server
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)
@@ -134,8 +143,9 @@ class Proxy:
 
     def _offer_figures(self) -> None:
         families, refused = self.metrics.families, self.metrics.refusals.counts
-        families(figures.grpc_calls(self.server))
-        families(figures.refusals(self.server, self.router, self.user_function, refused))
+        families(figures.calls(self.server, self.web_calls))
+        families(figures.rejected(self.http1))
+        families(figures.refusals(self.server, self.http1, self.router, self.user_function, refused))
         families(figures.journal(lambda: self.journal))
         families(figures.loop(self.overload, self.server))
         if self.access_log is not None:

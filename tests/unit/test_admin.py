@@ -320,7 +320,7 @@ def test_a_silent_connection_is_closed_without_a_word(first: bytes) -> None:
 def test_a_client_that_does_not_read_is_cut_off() -> None:
     from http import HTTPStatus
 
-    from stateside.proxy.http1 import Request, Response
+    from stateside.proxy.exchange import Request, Response
 
     def large(request: Request) -> Response:
         return Response(HTTPStatus.OK, bytes(50_000_000))

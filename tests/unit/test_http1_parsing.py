@@ -1,29 +1,32 @@
 """HTTP/1.1 under any bytes in any pieces: answers do not depend on how data is cut, and nothing escapes."""
 
 import asyncio
+from http import HTTPStatus
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stateside.proxy.http1 import Bounds, Later, Request, Service, route_main_port
+from stateside.proxy.exchange import Later, Request, Response
+from stateside.proxy.http1 import Bounds, Connection, Service, route_main_port
 
 
 class FakeTransport:
     def __init__(self) -> None:
         self.written = b""
-        self.closing = False
+        self.closing = self.aborted = False
 
     def write(self, data: bytes) -> None:
         assert not self.closing
         self.written += data
 
+    def get_extra_info(self, name: str) -> Any:
+        return ("::1", 7)
+
     def is_closing(self) -> bool:
         return self.closing
-
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        return ("127.0.0.1", 1)
 
     def write_eof(self) -> None:
         pass
@@ -38,7 +41,7 @@ class FakeTransport:
         self.closing = True
 
     def abort(self) -> None:
-        self.closing = True
+        self.closing = self.aborted = True
 
 
 class FakeLoop:
@@ -146,6 +149,127 @@ def test_whoever_answers_later_hears_that_the_client_went_away() -> None:
 
     transport = talk([b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2], lambda request: Heard())
     assert len(gone) == 1 and not transport.written
+
+
+class Pieces(Later):
+    """An answer of three pieces; `say` says them."""
+
+    def __init__(self) -> None:
+        Later.__init__(self)
+        self.gone = self.drained = 0
+
+    def say(self, complete: bool = True) -> None:
+        self.begin(Response(HTTPStatus.OK, b"one", "a/b", (("x-y", "z"),)))
+        self.write(b"")
+        self.write(b"two" * 10)
+        self.end(complete)
+
+    def on_gone(self) -> None:
+        self.gone += 1
+
+    def on_drain(self) -> None:
+        self.drained += 1
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: a/b\r\n%bconnection: %b\r\nx-y: z\r\n\r\n"
+CHUNKED = HEAD % (b"transfer-encoding: chunked\r\n", b"keep-alive")
+CHUNKS = b"3\r\none\r\n1e\r\n" + b"two" * 10 + b"\r\n"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_an_answer_in_pieces_is_chunked_and_those_behind_it_wait(early: bool) -> None:
+    answers: list[Pieces] = []
+
+    def route(request: Request) -> Any:
+        if request.path == "/now":
+            return Response(HTTPStatus.NO_CONTENT)
+        answers.append(Pieces())
+        if early:
+            answers[0].say()
+        return answers[0]
+
+    def say() -> None:
+        if not early:
+            answers[0].say()
+
+    data = b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /now HTTP/1.1\r\nHost: x\r\n\r\n"
+    transport = talk([data], route, at_end=say)
+    first, _, second = transport.written.partition(b"0\r\n\r\n")
+    assert first == CHUNKED + CHUNKS and second.startswith(b"HTTP/1.1 204 ")
+    assert not transport.closing and not answers[0].gone
+
+
+def test_an_answer_in_pieces_ends_with_the_connection_for_http_1_0() -> None:
+    pieces = Pieces()
+    transport = talk([b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"], lambda request: pieces, at_end=pieces.say)
+    assert transport.written == HEAD % (b"", b"close") + b"one" + b"two" * 10 and transport.closing
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_an_answer_that_is_cut_off_closes_the_connection_without_the_last_chunk(version: str) -> None:
+    pieces = Pieces()
+    transport = talk(
+        [f"GET / HTTP/{version}\r\nHost: x\r\n\r\n".encode()], lambda request: pieces, at_end=lambda: pieces.say(False)
+    )
+    assert transport.closing and transport.aborted == (version == "1.0") and not pieces.gone
+    assert version == "1.0" or transport.written == CHUNKED + CHUNKS
+
+
+def test_the_head_of_an_answer_in_pieces_is_all_that_head_asks_for() -> None:
+    heads = [Pieces(), Pieces()]
+    waiting = iter(heads)
+
+    def say() -> None:
+        for head in heads:
+            head.say()
+
+    transport = talk([b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n" * 2], lambda request: next(waiting), at_end=say)
+    assert transport.written == CHUNKED * 2 and not transport.closing
+    assert [head.gone for head in heads] == [1, 1]
+
+
+def test_a_client_that_does_not_keep_up_is_waited_for() -> None:
+    pieces = Pieces()
+    service = Service(lambda request: pieces, FakeLoop())  # type: ignore[arg-type]
+    connection = Connection(service)
+    connection.connection_made(FakeTransport())  # type: ignore[arg-type]
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    pieces.begin(Response(HTTPStatus.OK))
+    assert pieces.write(b"x")
+    connection.resume_writing()
+    assert not pieces.drained
+    connection.pause_writing()
+    assert not pieces.write(b"x") and not pieces.write(b"x")
+    connection.resume_writing()
+    assert pieces.drained == 1 and pieces.write(b"x")
+    connection.connection_lost(None)
+    assert pieces.gone == 1 and pieces.write(b"x")
+    pieces.end()
+
+
+def test_what_is_said_after_the_end_changes_nothing() -> None:
+    answers = [Later(), Later()]
+    waiting = iter(answers)
+
+    def say() -> None:
+        for word in (b"one", b"two"):
+            answers[0].answer(Response(HTTPStatus.OK, word))
+            answers[0].write(word)
+        answers[0].end(False)
+
+    transport = talk([b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2], lambda request: next(waiting), at_end=say)
+    assert transport.written.count(b"HTTP/1.1") == 1 and transport.written.endswith(b"one") and not transport.closing
+
+
+def test_requests_name_their_version_and_their_peer() -> None:
+    asked: list[Request] = []
+
+    def route(request: Request) -> Response:
+        asked.append(request)
+        return Response(HTTPStatus.OK)
+
+    talk([b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.0\r\n\r\n"], route)
+    assert [(request.version, request.peer) for request in asked] == [("1.1", "[::1]:7"), ("1.0", "[::1]:7")]
 
 
 def test_a_route_that_fails_is_an_internal_error_and_the_connection_goes_on() -> None:

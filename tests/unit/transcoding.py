@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from stateside.proto import api, extension, protobuf
 from stateside.proxy import descriptors
-from stateside.proxy.http1 import Request, Response
+from stateside.proxy.exchange import Request, Response
 from stateside.proxy.http_json import HttpCall, HttpJson
 from stateside.proxy.http_rules import Binding, bindings
 
@@ -117,6 +117,34 @@ class Model:
         self.bindings = found
 
 
+class Client:
+    """A carrier that keeps what it is given. `whole` is an answer that came as one."""
+
+    def __init__(self) -> None:
+        self.whole: Response | None = None
+        self.head: Response | None = None
+        self.pieces: list[bytes] = []
+        self.ended: bool | None = None  # whether complete
+        self.full = False
+
+    def answer(self, response: Response) -> None:
+        assert self.whole is None and self.head is None
+        self.whole = response
+
+    def begin(self, head: Response) -> None:
+        assert self.whole is None and self.head is None
+        self.head = head
+
+    def write(self, data: bytes) -> bool:
+        assert self.head is not None and self.ended is None
+        self.pieces.append(data)
+        return not self.full
+
+    def end(self, complete: bool) -> None:
+        assert self.head is not None and self.ended is None
+        self.ended = complete
+
+
 class Desk:
     """A face, and the methods behind it: `asked` is what arrived, `answer` what is done with a call."""
 
@@ -164,9 +192,10 @@ class Desk:
         )
         if isinstance(answer, Response):
             return answer
-        ready = answer.attach(lambda response: None)
-        assert ready is not None, "the method has not answered yet"
-        return ready
+        self.client = Client()
+        answer.attach(self.client)
+        assert self.client.whole is not None, "the method has not answered yet"
+        return self.client.whole
 
     def request(self, verb: str, target: str, body: str | bytes = b"", content_type: str | None = None) -> Any:
         """The request message that arrived as fields that are set, or the status of a request that was refused."""

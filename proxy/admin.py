@@ -45,7 +45,7 @@ class AdminServer:
         admin = (settings.admin_interface, settings.admin_port)
         metrics = (settings.metrics_host, settings.metrics_port)
         try:
-            self.admin_port = await self._listen(self._route_admin, *admin, "admin_port")
+            self.admin_port = await self._listen(self.route, *admin, "admin_port")
             if settings.metrics_enabled and (metrics != admin or not settings.metrics_port):
                 self.metrics_port = await self._listen(self._route_metrics, *metrics, "metrics_port")
         except OSError:
@@ -74,7 +74,8 @@ class AdminServer:
         bound: int = server.sockets[0].getsockname()[1]
         return bound
 
-    def _route_admin(self, request: Request) -> Response:
+    def route(self, request: Request) -> Response:
+        """The admin port's answer."""
         answers: dict[str, dict[str, Answer]] = {
             "/alive": {"GET": self._alive},
             "/ready": {"GET": self._ready},

@@ -24,7 +24,7 @@ from stateside.proxy import logs
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Headers
-    from stateside.proxy.http_json import HttpCall
+    from stateside.proxy.http_calls import HttpCall
     from stateside.proxy.router import Router
 
 log = logs.get(__name__)

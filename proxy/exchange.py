@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 from urllib.parse import parse_qs
 
 PLAIN_TEXT = "text/plain; charset=utf-8"
@@ -65,6 +65,14 @@ class Carrier(Protocol):
     def end(self, complete: bool) -> None: ...
 
 
+class Tap(Carrier, Protocol):
+    """Sees an answer pass, on its way to the connection; `over` when nothing more will."""
+
+    def put_before(self, carrier: Carrier) -> None: ...
+
+    def over(self) -> None: ...
+
+
 class Later:
     """An answer that is still to come. Either `answer` is called once, or `begin`, then `write` any number of times,
     then `end`; at any time, even before the route returns. After `on_gone` all of them are ignored.
@@ -72,9 +80,10 @@ class Later:
     Subclasses override `on_gone` and `on_drain`.
     """
 
-    __slots__ = ("_carrier", "_early")
+    __slots__ = ("_carrier", "_early", "tap")
 
     def __init__(self) -> None:
+        self.tap: Tap | None = None
         self._carrier: Carrier | None = None
         self._early: list[Callable[[Carrier], object]] = []
 
@@ -101,6 +110,9 @@ class Later:
 
     def attach(self, carrier: Carrier) -> None:
         """For the connection: who carries the answer. What was said before is said to it now."""
+        if self.tap is not None:
+            self.tap.put_before(carrier)
+            carrier = self.tap
         self._carrier = carrier
         early, self._early = self._early, []
         for each in early:
@@ -108,6 +120,8 @@ class Later:
 
     def detach(self) -> None:
         """For the connection: nobody is left to be answered, or all was said."""
+        if self.tap is not None:
+            self.tap.over()
         self._carrier = _NOBODY
         self._early.clear()
 
@@ -122,6 +136,31 @@ class Later:
             self._early.append(what)
         else:
             what(self._carrier)
+
+
+class Upgrade(Later):
+    """An answer with which a connection of HTTP/1.1 goes over to another protocol: `begin` with status 101, before the
+    route returns; then `write` is that protocol's bytes, and `end` closes the connection.
+
+    Subclasses override `on_data` too.
+    """
+
+    __slots__ = ()
+
+    def hold(self, held: bool) -> None:
+        """Whether the client is to be read no further for the moment."""
+        if isinstance(self._carrier, Tunnel):
+            self._carrier.hold(held)
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the client."""
+
+
+@runtime_checkable
+class Tunnel(Carrier, Protocol):
+    """The connection's side of an `Upgrade`."""
+
+    def hold(self, held: bool) -> None: ...
 
 
 class _Nobody:

@@ -19,7 +19,7 @@ import httptools
 
 from stateside.proxy import logs
 from stateside.proxy.config import Settings
-from stateside.proxy.exchange import Later, Request, Response, Route, text
+from stateside.proxy.exchange import Later, Request, Response, Route, Upgrade, text
 
 # Data is parsed in slices, so that headers are refused soon after they exceed their bound.
 _SLICE_BYTES = 4096
@@ -124,6 +124,7 @@ class _Pieces(Enum):
     NONE = 0  # none was begun
     CHUNKED = 1
     UNTIL_CLOSE = 2
+    TUNNEL = 3  # another protocol's
 
 
 class _Exchange(NamedTuple):
@@ -168,6 +169,7 @@ class Connection(asyncio.Protocol):
         self._held = bytearray()
         self._reading = True
         self._is_full = False  # the client does not take what is written
+        self._is_held = False  # what was waited for does not want to read on
 
     @property
     def busy(self) -> bool:
@@ -193,6 +195,9 @@ class Connection(asyncio.Protocol):
         self._service.forget(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._pieces is _Pieces.TUNNEL and isinstance(self._later, Upgrade):
+            self._later.on_data(data)
+            return
         self._answered = 0
         self._held += data
         self._go_on()
@@ -303,7 +308,10 @@ class Connection(asyncio.Protocol):
             self._feed(piece)
             self._serve()
         if self._is_last:
+            rest = bytes(self._held)
             self._held.clear()
+            if rest and self._pieces is _Pieces.TUNNEL:
+                self.data_received(rest)
         self._pace()
 
     def _feed(self, data: bytes) -> None:
@@ -318,7 +326,9 @@ class Connection(asyncio.Protocol):
             if self._offers_with_body() and not self._is_last:
                 self._decline(data[upgrade.args[0] :])
             else:
-                self._is_last = True  # it is answered as an ordinary request; what follows would be another protocol
+                # Answered as an ordinary request, unless the route takes the offer: what follows is another protocol.
+                self._is_last = True
+                self._held[:0] = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._refuse(text(HTTPStatus.BAD_REQUEST, f"not a valid HTTP/1.1 request: {error}"))
         if max(self._header_bytes if self._in_headers else 0, self._beside_body) > self._bounds.max_header_bytes:
@@ -406,6 +416,10 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or self._transport is None or self._pieces is not _Pieces.NONE:
             return
+        if head.status == HTTPStatus.SWITCHING_PROTOCOLS:
+            self._pieces = _Pieces.TUNNEL
+            self._transport.write(_lines(head, "connection: upgrade"))
+            return
         request = exchange.request
         self._pieces = _Pieces.CHUNKED if request.version == "1.1" else _Pieces.UNTIL_CLOSE
         keep_alive = self._goes_on(exchange) and (self._pieces is _Pieces.CHUNKED or request.method == "HEAD")
@@ -430,7 +444,7 @@ class Connection(asyncio.Protocol):
             return not self._is_full
         if self._pieces is _Pieces.CHUNKED:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        elif self._pieces is _Pieces.UNTIL_CLOSE:
+        elif self._pieces is not _Pieces.NONE:
             self._transport.write(data)
         self._drain_due = self._is_full
         return not self._is_full
@@ -447,6 +461,10 @@ class Connection(asyncio.Protocol):
         if pieces is not _Pieces.CHUNKED or not self._goes_on(exchange):
             self.close()
         self._over()
+
+    def hold(self, held: bool) -> None:
+        self._is_held = held
+        self._pace()
 
     def _cut_off(self, pieces: _Pieces) -> None:
         """So that the client sees it: a missing last chunk, or a reset where the end of the connection is the end."""
@@ -480,7 +498,7 @@ class Connection(asyncio.Protocol):
 
     def _pace(self) -> None:
         """Go on reading while an answer is awaited: that is how it shows that the client went away."""
-        wanted = not self._is_full and len(self._held) < _MAX_AHEAD_BYTES
+        wanted = not self._is_full and not self._is_held and len(self._held) < _MAX_AHEAD_BYTES
         if self._transport is not None and wanted != self._reading:
             self._reading = wanted
             (self._transport.resume_reading if wanted else self._transport.pause_reading)()
@@ -511,11 +529,15 @@ def _serialize(response: Response, keep_alive: bool, with_body: bool) -> bytes:
 
 
 def _head(response: Response, keep_alive: bool, delimiter: str) -> bytes:
+    own = f"connection: {'keep-alive' if keep_alive else 'close'}"
+    return _lines(response, *([delimiter] if delimiter else ()), own)
+
+
+def _lines(response: Response, *own: str) -> bytes:
     lines = [
         f"HTTP/1.1 {response.status.value} {response.status.phrase}",
         *([f"content-type: {response.content_type}"] if response.content_type else ()),
-        *([delimiter] if delimiter else ()),
-        f"connection: {'keep-alive' if keep_alive else 'close'}",
+        *own,
         *(f"{name}: {value}" for name, value in response.headers),
     ]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

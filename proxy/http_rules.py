@@ -49,11 +49,22 @@ class Binding:
     response: FieldDescriptor | None  # the field that is the answer; None = the whole reply
     input_class: Any
     output_class: Any
-    streamed: bool
+    client_streaming: bool
+    server_streaming: bool
+    answers_bytes: bool  # the whole reply is google.api.HttpBody
+
+    @property
+    def streamed(self) -> bool:
+        return self.client_streaming or self.server_streaming
 
     @property
     def name(self) -> str:
         return f"{self.service}.{self.method}"
+
+    @property
+    def path(self) -> str:
+        """Of the method, as gRPC has it."""
+        return f"/{self.service}/{self.method}"
 
     def serves(self, verb: str) -> bool:
         return self.verb == verb or self.verb == ANY_VERB
@@ -142,18 +153,23 @@ class _Checker:
     def binding(self, rule: Any, order: int) -> Binding:
         verb, path = self.pattern(rule)
         template = self.template(path)
+        variables = tuple(self.variable(name) for name in template.fields)
+        body = self.body(rule.body)
+        response = self.response(rule.response_body)
         return Binding(
             order=order,
             service=self.method.containing_service.full_name,
             method=self.method.name,
             verb=verb,
             template=template,
-            variables=tuple(self.variable(name) for name in template.fields),
-            body=self.body(rule.body),
-            response=self.response(rule.response_body),
+            variables=variables,
+            body=body,
+            response=response,
             input_class=GetMessageClass(self.input),
             output_class=GetMessageClass(self.output),
-            streamed=bool(self.method.client_streaming or self.method.server_streaming),
+            client_streaming=bool(self.method.client_streaming),
+            server_streaming=bool(self.method.server_streaming),
+            answers_bytes=response is None and self.output.full_name == HTTP_BODY,
         )
 
     def error(self, text: str) -> SpecError:

@@ -17,12 +17,12 @@ from stateside.proxy import logs
 from stateside.proxy.action import ActionMethod, Actions
 from stateside.proxy.activation import Entities, EntityMethod
 from stateside.proxy.effects import StandIn, origin_of
+from stateside.proxy.http_calls import HttpCall
 from stateside.proxy.spec import EntityModel, ServiceModel
 
 if TYPE_CHECKING:
     from stateside.proxy.config import Settings
     from stateside.proxy.effects import Client, Method, Reply
-    from stateside.proxy.http_json import HttpCall
     from stateside.proxy.timers import Timers
 
 HEADER_NAME = re.compile(rb"[0-9a-z_.-]+")
@@ -137,6 +137,8 @@ class Router:
 
     def start(self, client: Client, method: Method, metadata: bytes) -> None:
         """Metadata of the first reply of a stream; that of later ones has no effect."""
+        if isinstance(client, HttpCall):
+            client.name_type(metadata)
         client.start(response_headers(method, metadata))
 
     def check_type(self, client: Client, method: Method, type_url: str) -> None:

@@ -339,7 +339,7 @@ def _to_json(message: Any) -> Any:
 
 def http_body(binding: Binding, reply: bytes) -> tuple[str, bytes] | None:
     """(content type, body) of a method that answers google.api.HttpBody. Raises DecodeError."""
-    if binding.response is not None or binding.output_class.DESCRIPTOR.full_name != HTTP_BODY:
+    if not binding.answers_bytes:
         return None
     message = binding.output_class.FromString(reply)
     return message.content_type, message.data

@@ -1,8 +1,8 @@
 """What is done with every request over HTTP, whatever it asks for: counted by method and status, written to the access
 log, and refused while the proxy is overloaded. Calls of gRPC have the same from the transport.
 
-`WebCalls.route` stands between the connections and the route that answers. A `Later` goes through wrapped, and the
-carrier that it is given too, so that the end of the answer is seen.
+`WebCalls.route` stands between the connections and the route that answers; a `_Tap` stands between an answer that comes
+later and its connection.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from stateside._speedups.h2 import CALL_SECONDS
-from stateside.proxy.exchange import Carrier, Later, Request, Response, Route, text
+from stateside.proxy.exchange import Carrier, Later, Request, Response, Route, Tunnel, text
 from stateside.proxy.metrics import Histogram
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class WebCalls:
         if isinstance(answer, Response):
             self.over(request, begun, answer.status, len(answer.body), None)
             return answer
-        return _Watched(self, request, begun, answer)
+        answer.tap = _Tap(self, request, begun, answer)
+        return answer
 
     def _refusal(self, request: Request) -> Response | None:
         if self.server is None or PROBE in request.headers:
@@ -94,79 +95,58 @@ class WebCalls:
             )
 
 
-class _Watched(Later):
-    """In the place of the `Later` that has the answer, before the connection; and a carrier before that `Later`."""
+class _Tap:
+    """Passes an answer on to its connection, and sees its size, its status and its end."""
 
-    __slots__ = ("_begun", "_calls", "_inner", "_is_over", "_request", "_size", "_status")
+    __slots__ = ("_begun", "_calls", "_carrier", "_is_over", "_later", "_request", "_size", "_status")
 
-    def __init__(self, calls: WebCalls, request: Request, begun: float, inner: Later) -> None:
-        Later.__init__(self)
+    _carrier: Carrier
+
+    def __init__(self, calls: WebCalls, request: Request, begun: float, later: Later) -> None:
         self._calls = calls
         self._request = request
         self._begun = begun
-        self._inner = inner
+        self._later = later
         self._is_over = False
         self._size = 0
-        self._status: int = 0
+        self._status = 0
         calls.begun(request)
 
-    # --- as the answer
-
-    def attach(self, carrier: Carrier) -> None:
-        self._inner.attach(_Tap(self, carrier))
-
-    def detach(self) -> None:
-        self._inner.detach()
-
-    def on_drain(self) -> None:
-        self._inner.on_drain()
-
-    def on_gone(self) -> None:
-        """Also after the headers of an answer to HEAD, which are all of it."""
-        whole = self._request.method == "HEAD" and self._status
-        self.tally(self._status if whole else CLIENT_GONE)
-        self._inner.on_gone()
-
-    # --- of the carrier
-
-    def began(self, head: Response) -> None:
-        self._status = head.status
-        self._size += len(head.body)
-
-    def wrote(self, size: int) -> None:
-        self._size += size
-
-    def tally(self, status: int = 0) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
-        self._calls.ended(self._request)
-        note = getattr(self._inner, "note", None)
-        self._calls.over(self._request, self._begun, status or self._status, self._size, note)
-
-
-class _Tap:
-    """Passes an answer on, and tells of it first."""
-
-    __slots__ = ("_carrier", "_watched")
-
-    def __init__(self, watched: _Watched, carrier: Carrier) -> None:
-        self._watched = watched
+    def put_before(self, carrier: Carrier) -> None:
         self._carrier = carrier
 
+    def over(self) -> None:
+        """Nobody listens any more. The headers of an answer to HEAD are all of it."""
+        is_whole = self._request.method == "HEAD" and self._status
+        self._tally(self._status if is_whole else CLIENT_GONE)
+
+    # --- as the carrier
+
     def answer(self, response: Response) -> None:
-        self._watched.wrote(len(response.body))
-        self._watched.tally(response.status)
+        self._size += len(response.body)
+        self._tally(response.status)
         self._carrier.answer(response)
 
     def begin(self, head: Response) -> None:
-        self._watched.began(head)
+        self._status = head.status
+        self._size += len(head.body)
         self._carrier.begin(head)
 
     def write(self, data: bytes) -> bool:
-        self._watched.wrote(len(data))
+        self._size += len(data)
         return self._carrier.write(data)
 
     def end(self, complete: bool) -> None:
-        self._watched.tally(0 if complete else HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._tally(self._status if complete else HTTPStatus.INTERNAL_SERVER_ERROR)
         self._carrier.end(complete)
+
+    def hold(self, held: bool) -> None:
+        if isinstance(self._carrier, Tunnel):
+            self._carrier.hold(held)
+
+    def _tally(self, status: int) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._calls.ended(self._request)
+            note = getattr(self._later, "note", None)
+            self._calls.over(self._request, self._begun, status, self._size, note)

@@ -144,12 +144,6 @@ async def test_calls_of_many_connections_are_under_way_at_once(world: World) -> 
     assert {answer.text for answer in answers} == {'{"message":"x"}'}
 
 
-async def test_streamed_methods_are_not_implemented_here(world: World) -> None:
-    for name in ("ProcessStreamedIn", "ProcessStreamedOut", "ProcessStreamed"):
-        answer = await ask(world.proxy.port, "POST", f"/{MODEL}/{name}", "{}")
-        assert answer.status == 501 and f"{MODEL}.{name}" in answer.text
-
-
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 

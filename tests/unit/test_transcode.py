@@ -209,12 +209,6 @@ def test_head_is_a_get() -> None:
     assert desk.request("HEAD", "/p/1") == desk.make(id="1")
 
 
-def test_streamed_methods_are_not_implemented_here() -> None:
-    for direction in ("client_streaming", "server_streaming"):
-        response = Desk(None, **{direction: True}).ask("POST", "/pkg.S/M1", "{}")
-        assert response.status == 501 and b"pkg.S.M1 is a streamed method" in response.body
-
-
 def test_a_whole_url_is_its_path() -> None:
     desk = Desk(rule(get="/p/{id}"))
     assert desk.request("GET", "http://host:80/p/1?i=2") == desk.make(id="1", i=2)

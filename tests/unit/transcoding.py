@@ -19,7 +19,8 @@ from google.protobuf.message_factory import GetMessageClass
 from stateside.proto import api, extension, protobuf
 from stateside.proxy import descriptors
 from stateside.proxy.exchange import Request, Response
-from stateside.proxy.http_json import HttpCall, HttpJson
+from stateside.proxy.http_calls import HttpCall
+from stateside.proxy.http_json import HttpJson
 from stateside.proxy.http_rules import Binding, bindings
 
 JSON = "application/json"
@@ -126,6 +127,11 @@ class Client:
         self.pieces: list[bytes] = []
         self.ended: bool | None = None  # whether complete
         self.full = False
+        self.later: Any = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
 
     def answer(self, response: Response) -> None:
         assert self.whole is None and self.head is None
@@ -179,7 +185,15 @@ class Desk:
     def ask(
         self, verb: str, target: str, body: str | bytes = b"", content_type: str | None = None, **headers: str
     ) -> Response:
-        """`content_type` is JSON where there is a body."""
+        """The answer that came as one. `content_type` is JSON where there is a body."""
+        client = self.open(verb, target, body, content_type, **headers)
+        assert client.whole is not None, "the method has not answered yet"
+        return client.whole
+
+    def open(
+        self, verb: str, target: str, body: str | bytes = b"", content_type: str | None = None, **headers: str
+    ) -> Client:
+        """A client that waits for what comes."""
         body = body.encode() if isinstance(body, str) else body
         if content_type is None:
             content_type = JSON if body else ""
@@ -190,12 +204,13 @@ class Desk:
         answer = self.face.route(
             Request(method=verb, target=target.encode(), path=target, headers=given, fields=fields, body=body)
         )
+        client = Client()
         if isinstance(answer, Response):
-            return answer
-        self.client = Client()
-        answer.attach(self.client)
-        assert self.client.whole is not None, "the method has not answered yet"
-        return self.client.whole
+            client.answer(answer)
+        else:
+            client.later = answer
+            answer.attach(client)
+        return client
 
     def request(self, verb: str, target: str, body: str | bytes = b"", content_type: str | None = None) -> Any:
         """The request message that arrived as fields that are set, or the status of a request that was refused."""

@@ -26,6 +26,11 @@ scrape_configs:
 """
 
 
+def program(name: str) -> str:
+    """`prometheus` or `promtool`."""
+    return shutil.which(name) or str(FOLDER / "program" / "usr" / "bin" / name)
+
+
 def set_up() -> None:
     """Fetch the program; quick when it is there."""
     done = subprocess.run([FOLDER / "setup"], capture_output=True, text=True, check=False)
@@ -40,13 +45,12 @@ class Prometheus(Program):
         config = folder / "prometheus.yml"
         config.write_text(CONFIG.format(interval=SCRAPE_INTERVAL, port=scraped))
         self.port = free_port()
-        program = shutil.which("prometheus") or str(FOLDER / "program" / "usr" / "bin" / "prometheus")
         options = [
             f"--config.file={config}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self.port}",
         ]
-        super().__init__([program, *options], folder, {})
+        super().__init__([program("prometheus"), *options], folder, {})
 
     def start(self) -> None:
         super().start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +23,7 @@ from stateside.bench.messages import ACTION_SERVICE, ECHO_SERVICE, VALUE_SERVICE
 
 from ..integration.harness import ProxyProcess
 from .program import Program
-from .prometheus_server import Prometheus, set_up
+from .prometheus_server import Prometheus, program, set_up
 
 pytestmark = pytest.mark.interop
 
@@ -115,3 +117,13 @@ def test_every_panel_of_the_board_has_data(echo: Program, tmp_path: Path) -> Non
             await proxy.terminate()
 
     uvloop.run(scenario())
+
+
+def test_the_alerts_are_rules_that_prometheus_takes_and_each_has_its_advice() -> None:
+    set_up()
+    rules = ROOT / "deploy" / "prometheus" / "stateside-rules.yml"
+    done = subprocess.run([program("promtool"), "check", "rules", rules], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    named = re.findall(r"alert: (\w+)", rules.read_text())
+    advice = (ROOT / "docs" / "operations.md").read_text().partition("### Alerts")[2]
+    assert named and [alert for alert in named if alert not in advice] == []

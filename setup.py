@@ -19,6 +19,8 @@ PACKAGES = ["proxy", "_speedups", "journal", "support", "proto", "bench"]
 # extension -> system libraries it links
 EXTENSIONS = {
     "_speedups.wire": [],
+    "_speedups.histogram": [],
+    "_speedups.accesslog": [],
     "_speedups.h2": ["nghttp2"],
     "_speedups.logwriter": ["lmdb"],
     "_speedups.logreader": ["lmdb"],

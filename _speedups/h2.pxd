@@ -5,11 +5,14 @@ connections of one event loop: read buffer, write buffer, the list of connection
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from stateside._speedups.accesslog cimport AccessLog
+from stateside._speedups.histogram cimport Histogram
 from stateside._speedups.nghttp2 cimport nghttp2_frame, nghttp2_session
 
 cdef enum:
     WHEEL_SLOTS = 512
     INLINE_CHUNKS = 2
+    CODES = 18  # those of gRPC, and one for whatever else
 
 
 cdef struct Timer:
@@ -30,6 +33,7 @@ cdef struct Chunk:
 cdef class Handler:
     cdef public bint unary
     cdef public bint wants_headers
+    cdef public bint essential
     cpdef object on_request(self, ServerCall call, bytes message)
     cpdef object on_open(self, ServerCall call)
     cpdef object on_headers(self, ClientCall call)
@@ -40,6 +44,14 @@ cdef class Handler:
     cpdef object on_end(self, ClientCall call, int status, str message)
     cpdef object on_web(self, WebCall call, bytes body)
     cpdef object on_gone(self, WebCall call)
+
+
+cdef class CallFigures:
+    cdef readonly bytes path
+    cdef readonly Histogram seconds
+    cdef readonly int64_t bytes_in, bytes_out
+    cdef int64_t tallies[CODES]
+    cdef bytes escaped_path
 
 
 cdef class Call:
@@ -89,6 +101,10 @@ cdef class Call:
     cdef bint never_processed
     cdef bint typed  # a content-type of gRPC came
     cdef object own_trailers
+    cdef CallFigures figures  # server: where the call is counted
+    cdef public str note  # server: what the access log is to say beside, the entity key
+    cdef double began  # server: when its headers were complete
+    cdef int64_t bytes_in, bytes_out  # of messages, as they are on the wire
     cdef bint deaf  # what still comes is thrown away
     cdef bint remote_closed  # END_STREAM came
     cdef bint remote_end_due  # ... and is to be told after what is held
@@ -140,6 +156,7 @@ cdef class ServerCall(Call):
     cpdef object fail(self, int status, str message)
     cdef int submit_headers(self, object headers) except -1
     cdef void close_with(self, int status, str text, object trailers) noexcept
+    cdef void tally(self, int status) noexcept
     cdef void submit_trailers_only(self) noexcept
     cdef void submit_trailers(self) noexcept
     cdef void refuse(self) noexcept
@@ -294,8 +311,23 @@ cdef class Server:
     cdef dict routes, unknown_routes
     cdef bytes last_path
     cdef Handler last_handler
+    cdef CallFigures last_figures
+    cdef dict all_figures
+    cdef CallFigures other_figures  # of paths that nobody serves
+    cdef public AccessLog access_log
+    cdef public Py_ssize_t max_calls  # 0: any number
+    cdef public Py_ssize_t other_calls
+    cdef public str shedding
+    cdef readonly dict shed
+    cdef bint crowded
     cdef Py_ssize_t connections_total, calls_total, refused_streams, refused_connections
-    cdef Py_ssize_t oversized, floods, protocol_errors, cancelled, expired
+    cdef Py_ssize_t oversized, floods, protocol_errors, cancelled, expired, untaken, refused_draining
+    cpdef str refusal(self, Py_ssize_t counted=*)
+    cdef inline bint is_overloaded(self) noexcept:
+        if self.shedding is None and not self.crowded:
+            return self.max_calls > 0 and self.streams + self.other_calls >= self.max_calls
+        return True
+    cdef CallFigures figures_of(self, bytes path, Handler handler)
     cdef void route(self, ServerCall call, const uint8_t *path, Py_ssize_t size) noexcept
     cdef void find_route(self, bytes path) noexcept
     cdef void remember(self, bytes path, Handler handler) noexcept

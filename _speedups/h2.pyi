@@ -10,6 +10,9 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stateside._speedups.accesslog import AccessLog
+from stateside._speedups.histogram import Histogram
+
 Headers = list[tuple[bytes, bytes]]
 
 class Handler:
@@ -24,6 +27,8 @@ class Handler:
     No `on_open`, `on_message` or `on_half_close` is called. Default False."""
     wants_headers: bool
     """Keep the peer's headers in `Call.headers`. Default False: they are checked, counted and dropped."""
+    essential: bool
+    """Server: calls are taken even when others are refused because of overload. Default False."""
 
     def on_request(self, call: ServerCall, message: bytes) -> None:
         """Server, unary handler: the whole request."""
@@ -72,6 +77,8 @@ class Call:
     """Loop time in seconds at which the call expires; 0.0 = never."""
     queued_bytes: int
     """Bytes accepted by `send` and not yet given to the socket."""
+    note: str | None
+    """Server: a text that the access log is to have beside the call."""
 
     def send(self, message: bytes) -> bool:
         """Queue one message. False = the queue is now above its high-water mark (`Limits.send_high_water`): stop until
@@ -126,6 +133,20 @@ class ClientCall(Call):
     def cancel(self) -> None:
         """Reset the stream with CANCEL; `on_end` follows with CANCELLED from a later loop callback."""
 
+CALL_SECONDS: tuple[float, ...]
+"""Bounds of the histograms of call times."""
+
+class CallFigures:
+    """What was counted of the calls of one path. Bytes are those of messages with their prefixes."""
+
+    path: bytes
+    codes: dict[str, int]
+    """Calls by the name of their gRPC status; `OTHER`: by none, or refused as HTTP."""
+    seconds: Histogram
+    """From the request's headers to the moment the answer was given to the transport."""
+    bytes_in: int
+    bytes_out: int
+
 class Limits:
     """Bounds of one server or channel. All keyword arguments, all with defaults; sizes in bytes, times in seconds."""
     def __init__(
@@ -166,9 +187,24 @@ class Server:
     streams: int
     """Calls open now."""
     counters: dict[str, int]
-    """connections_total, calls_total, refused_streams, refused_connections, oversized, floods, protocol_errors,
+    """connections_total, calls_total, refused_streams (of those `untaken`: because answers were not taken),
+    refused_connections (of those `refused_draining`: because the server stops), oversized, floods, protocol_errors,
     cancelled, expired.
     """
+    figures: list[CallFigures]
+    """Of every path that was called and is or was served; the first one of all other paths, its `path` is empty."""
+    access_log: AccessLog | None
+    max_calls: int
+    """Calls at once over all connections; further ones are refused until a tenth is gone. 0: any number."""
+    other_calls: int
+    """Calls under way that came another way and count too."""
+    shedding: str | None
+    """Why calls are refused that are not `essential`; None: they are not."""
+    shed: dict[str, int]
+    """Calls so refused, by reason; `max_calls_in_flight` is the one of `max_calls`."""
+    def refusal(self, counted: int = 0) -> str | None:
+        """Whether one more call has to be refused: why. It is counted in `shed` then. `counted`: 1 if it is one of
+        `streams` already."""
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

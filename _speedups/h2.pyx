@@ -9,6 +9,7 @@ One compiled module in parts, from the bottom up:
                     ServerCall and ClientCall
     h2_web_call.pxi WebCall: a request that is not gRPC's
     h2_session.pxi  Connection: nghttp2's callbacks, reading, writing, keepalive
+    h2_figures.pxi  what is counted of calls, and the refusal of calls that would be too many
     h2_server.pxi   ServerConnection, Server
     h2_client.pxi   ClientConnection, Channel
 """
@@ -22,6 +23,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport ceil, floor
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from stateside._speedups.accesslog cimport AccessLog, escaped
+from stateside._speedups.clock cimport monotonic
+from stateside._speedups.histogram cimport Histogram
 from stateside._speedups.nghttp2 cimport *
 
 import asyncio
@@ -52,11 +56,10 @@ def live_objects():
 
 cdef class Handler:
     def __cinit__(self, *args, **kwargs):
-        # A Python subclass may set these two as class attributes, which would only hide the C fields.
-        unary = getattr(type(self), "unary", None)
-        wants_headers = getattr(type(self), "wants_headers", None)
-        self.unary = unary is True
-        self.wants_headers = wants_headers is True
+        # A Python subclass may set these as class attributes, which would only hide the C fields.
+        self.unary = getattr(type(self), "unary", None) is True
+        self.wants_headers = getattr(type(self), "wants_headers", None) is True
+        self.essential = getattr(type(self), "essential", None) is True
 
     cpdef object on_request(self, ServerCall call, bytes message):
         return None
@@ -164,5 +167,6 @@ include "h2_server_call.pxi"
 include "h2_web_call.pxi"
 include "h2_client_call.pxi"
 include "h2_session.pxi"
+include "h2_figures.pxi"
 include "h2_server.pxi"
 include "h2_client.pxi"

@@ -73,6 +73,7 @@ cdef class Call:
         self.chunk_count += 1
         if not framed:
             size += 5
+        self.bytes_out += size
         self.queued_bytes += size
         self.conn.queued_bytes += size
         return 0
@@ -197,6 +198,7 @@ cdef class Call:
             return False
         self.compressed = flag
         self.message_size = size
+        self.bytes_in += size + 5
         return True
 
     cdef Py_ssize_t build(self, const uint8_t *data, Py_ssize_t size) noexcept:

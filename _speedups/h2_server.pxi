@@ -62,6 +62,7 @@ cdef class ServerConnection(Connection):
         cdef Server server = self.server
         if server.stopped or len(server.open_connections) >= self.limits.max_connections:
             server.refused_connections += 1
+            server.refused_draining += server.stopped
             self.lost = True
             transport.write(TOO_MANY_CONNECTIONS)
             transport.close()
@@ -310,6 +311,33 @@ cdef class Server:
         self.open_connections = set()
         self.routes = {}
         self.unknown_routes = {}
+        self.all_figures = {}
+        self.other_figures = CallFigures(b"")
+        self.shed = {}
+
+    @property
+    def figures(self):
+        return [self.other_figures, *self.all_figures.values()]
+
+    cpdef str refusal(self, Py_ssize_t counted=0):
+        cdef Py_ssize_t calls = self.streams + self.other_calls - counted
+        cdef str reason = self.shedding
+        if reason is None:
+            # Once there are too many it goes on until clearly fewer are left.
+            self.crowded = 0 < self.max_calls <= calls + (self.max_calls // 10 if self.crowded else 0)
+            if not self.crowded:
+                return None
+            reason = "max_calls_in_flight"
+        self.shed[reason] = self.shed.get(reason, 0) + 1
+        return reason
+
+    cdef CallFigures figures_of(self, bytes path, Handler handler):
+        cdef CallFigures figures = self.all_figures.get(path)
+        if handler is None or (figures is None and len(self.all_figures) >= MAX_REMEMBERED_PATHS):
+            return self.other_figures
+        if figures is None:
+            figures = self.all_figures[path] = CallFigures(path)
+        return figures
 
     @property
     def connections(self):
@@ -327,6 +355,8 @@ cdef class Server:
             "protocol_errors": self.protocol_errors,
             "cancelled": self.cancelled,
             "expired": self.expired,
+            "untaken": self.untaken,
+            "refused_draining": self.refused_draining,
         }
 
     async def listen_tcp(self, host, port, *, reuse_port=False, ssl=None, backlog=1024):
@@ -364,6 +394,7 @@ cdef class Server:
             self.find_route(PyBytes_FromStringAndSize(<const char *>path, size))
         call.path = self.last_path
         call.handler = self.last_handler
+        call.figures = self.last_figures
 
     cdef void find_route(self, bytes path) noexcept:
         cdef Handler handler = self.routes.get(path)
@@ -375,6 +406,7 @@ cdef class Server:
             self.remember(path, handler)
         self.last_path = path
         self.last_handler = handler
+        self.last_figures = self.figures_of(path, handler)
 
     cdef void remember(self, bytes path, Handler handler) noexcept:
         # Apart, so that a client that asks for unknown paths pushes no known one out.

@@ -60,6 +60,7 @@ cdef class ServerCall(Call):
 
     cdef void close_with(self, int status, str text, object trailers) noexcept:
         self.ended = self.closing = True
+        self.tally(status)
         self.end_status = status
         self.end_message = text
         self.own_trailers = trailers
@@ -68,6 +69,23 @@ cdef class ServerCall(Call):
             self.wake()
         else:
             self.submit_trailers_only()
+
+    cdef void tally(self, int status) noexcept:
+        """The call has ended, as far as we are concerned: count it, once."""
+        cdef Server server = (<ServerConnection>self.conn).server
+        cdef CallFigures figures = self.figures
+        cdef double seconds = monotonic() - self.began if self.began > 0.0 else 0.0
+        if figures is None:
+            figures = server.other_figures
+        figures.tallies[status if 0 <= status < OTHER_CODE else OTHER_CODE] += 1
+        figures.bytes_in += self.bytes_in
+        figures.bytes_out += self.bytes_out
+        figures.seconds.add(seconds)
+        if server.access_log is not None:
+            server.access_log.line(
+                seconds, self.conn.peer_name, GRPC, path_to_log(self, figures), code_to_log(self, status),
+                self.bytes_in, self.bytes_out, self.note,
+            )
 
     cdef void submit_trailers_only(self) noexcept:
         cdef Block block
@@ -125,6 +143,8 @@ cdef class ServerCall(Call):
     cdef void begin(self) noexcept:
         """The request's headers are complete."""
         cdef ServerConnection conn = <ServerConnection>self.conn
+        cdef str overload
+        self.began = monotonic()
         if not self.typed:
             if conn.server.web is not None and self.path is not None and self.http_refusal != 431:
                 conn.begin_web(self)
@@ -140,8 +160,16 @@ cdef class ServerCall(Call):
             self.refusal_text = f"more than {conn.limits.max_streams} calls at once on this connection"
         elif self.refusal == 0 and conn.queued_bytes > conn.queued_limit():
             conn.server.refused_streams += 1
+            conn.server.untaken += 1
             self.refusal = RESOURCE_EXHAUSTED
             self.refusal_text = "too many answers wait on this connection to be taken"
+        elif (
+            conn.server.is_overloaded() and self.http_refusal == 0 and self.refusal == 0 and not self.handler.essential
+        ):
+            overload = conn.server.refusal()
+            if overload is not None:
+                self.refusal = RESOURCE_EXHAUSTED
+                self.refusal_text = f"the proxy is overloaded ({overload}); try again later"
         if self.http_refusal or self.refusal:
             self.refuse()
             return
@@ -165,6 +193,7 @@ cdef class ServerCall(Call):
             self.close_with(self.refusal, self.refusal_text, self.own_trailers or ())
             return
         self.ended = self.closing = self.started = self.local_closed = True
+        self.tally(OTHER_CODE)
         self.drop_received()
         status = b"%d" % self.http_refusal
         block.size = 0
@@ -237,6 +266,8 @@ cdef class ServerCall(Call):
         cdef ServerConnection conn = <ServerConnection>self.conn
         cdef bint was_ended = self.ended
         self.stream_gone = self.ended = True
+        if not was_ended:
+            self.tally(CANCELLED)
         self.drop_queue()
         self.drop_received()
         conn.release(self)

@@ -49,6 +49,12 @@ class Log:
     batch_size_last: int
     batch_size_max: int
     flush_seconds: float
+    batch_sizes: tuple[list[float], list[int]]
+    """Bounds and counts of the batches by their appends; one count more than there are bounds."""
+    flush_times: tuple[list[float], list[int]]
+    """The same by the seconds from the hand-over to the commit."""
+    used_bytes: int
+    """Of the map: all pages that were ever written."""
     queue_bytes_now: int
     map_size: int
     identity: str

@@ -58,7 +58,10 @@ from stateside._speedups.logreader cimport (
 from stateside._speedups.logwriter cimport (
     BROKEN,
     DURABLE,
+    FLUSH_BOUNDS,
     FULL,
+    SIZE_BUCKETS,
+    TIME_BUCKETS,
     WRITABLE,
     batch_free,
     batch_reserve,
@@ -581,6 +584,33 @@ cdef class Log:
     @property
     def flush_seconds(self):
         return self.writer.flush_seconds
+
+    @property
+    def batch_sizes(self):
+        bounds = [float(1 << i) for i in range(SIZE_BUCKETS - 1)]
+        pthread_mutex_lock(&self.writer.lock)
+        counts = [self.writer.batch_sizes[i] for i in range(SIZE_BUCKETS)]
+        pthread_mutex_unlock(&self.writer.lock)
+        return bounds, counts
+
+    @property
+    def flush_times(self):
+        bounds = [FLUSH_BOUNDS[i] for i in range(TIME_BUCKETS - 1)]
+        pthread_mutex_lock(&self.writer.lock)
+        counts = [self.writer.flush_times[i] for i in range(TIME_BUCKETS)]
+        pthread_mutex_unlock(&self.writer.lock)
+        return bounds, counts
+
+    @property
+    def used_bytes(self):
+        cdef MDB_envinfo info
+        cdef int code
+        if not self.opened:
+            return 0
+        pthread_mutex_lock(&self.writer.map_lock)
+        code = mdb_env_info(self.writer.env, &info)
+        pthread_mutex_unlock(&self.writer.map_lock)
+        return 0 if code != 0 else (info.me_last_pgno + 1) * self.writer.page_size
 
     @property
     def queue_bytes_now(self):

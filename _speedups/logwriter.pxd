@@ -57,6 +57,10 @@ cdef struct Arena:
     uint32_t count
     uint32_t entry_capacity
 
+cdef enum:
+    SIZE_BUCKETS = 18  # 1, 2, 4 ... 65536, and what is above
+    TIME_BUCKETS = 17
+
 # What became of the batch that was handed over last.
 cdef struct Outcome:
     int code
@@ -91,6 +95,8 @@ cdef struct Writer:
     int fault  # tests: fail the next commit or sync with this code
     uint64_t batches
     double flush_seconds
+    uint64_t[SIZE_BUCKETS] batch_sizes  # appends, by powers of two
+    uint64_t[TIME_BUCKETS] flush_times  # by FLUSH_BOUNDS
     # the writer's own
     Arena young
     Arena old
@@ -103,6 +109,7 @@ cdef struct Writer:
     bint unsynced
     double next_tick
 
+cdef double[TIME_BUCKETS - 1] FLUSH_BOUNDS
 cdef int batch_reserve(Batch* batch, size_t size) noexcept nogil
 cdef void batch_reset(Batch* batch) noexcept nogil
 cdef void batch_free(Batch* batch) noexcept nogil

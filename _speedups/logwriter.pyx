@@ -84,6 +84,9 @@ cdef enum:
     KEEP_CAPACITY = 8 << 20  # a batch buffer larger than this is given back
 
 cdef double SYNC_INTERVAL = 1.0
+cdef double[TIME_BUCKETS - 1] FLUSH_BOUNDS = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
+]
 
 
 # Batches and arenas: growing arrays.
@@ -282,12 +285,25 @@ cdef void flush(Writer* writer, Batch* batch) noexcept nogil:
     pthread_mutex_lock(&writer.lock)
     if outcome.code != 0:
         set_trouble(writer, outcome.code)
-    writer.batches += 1
-    writer.flush_seconds += now() - began
+    measure(writer, batch.count, now() - began)
     writer.outcome = outcome
     writer.done = True
     pthread_mutex_unlock(&writer.lock)
     notify(writer)
+
+
+cdef void measure(Writer* writer, uint32_t appends, double seconds) noexcept nogil:
+    # Called under the lock. Read at a scrape.
+    cdef int size = 0
+    cdef int time = 0
+    while size < SIZE_BUCKETS - 1 and (<uint64_t>1 << size) < appends:
+        size += 1
+    while time < TIME_BUCKETS - 1 and FLUSH_BOUNDS[time] < seconds:
+        time += 1
+    writer.batches += 1
+    writer.flush_seconds += seconds
+    writer.batch_sizes[size] += 1
+    writer.flush_times[time] += 1
 
 
 cdef int store(Writer* writer, Batch* batch, Outcome* outcome) noexcept nogil:

@@ -208,7 +208,18 @@ class ActionCall(Handler):
     that was sent, because so far the call may be begun anew on another connection.
     """
 
-    __slots__ = ("actions", "channel", "client", "deadline", "first", "half_closed", "method", "refusals", "stream")
+    __slots__ = (
+        "actions",
+        "channel",
+        "client",
+        "deadline",
+        "first",
+        "given",
+        "half_closed",
+        "method",
+        "refusals",
+        "stream",
+    )
 
     def __init__(self, method: ActionMethod, client: Client, half_closed: bool) -> None:
         self.method = method
@@ -246,6 +257,7 @@ class ActionCall(Handler):
     def on_stream(self, stream: ClientCall) -> None:
         """The user function's connection pool gives a stream."""
         self.stream = stream
+        self.given = monotonic()
         for message in self.first:
             stream.send(message)
         if self.half_closed:
@@ -293,6 +305,7 @@ class ActionCall(Handler):
         """The user function's call is over, for whatever reason."""
         self.stream = None
         self.actions.user_function.release(self)
+        self.actions.metrics.user_function_time.observe(monotonic() - self.given)
         if self.client is None:
             return
         if call.unprocessed and self.first and self.refusals < MAX_REFUSALS:

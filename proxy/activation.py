@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from enum import IntEnum
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
@@ -127,6 +128,17 @@ class EntityMethod(Handler):
             ON_COMMAND[activation.state](activation, call, self, message)
 
 
+class NotingMethod(EntityMethod):
+    """Tells the access log the entity key."""
+
+    __slots__ = ()
+
+    def on_request(self, call: ServerCall, message: bytes) -> None:
+        with suppress(WireError):  # found again, and told to the client, by what follows
+            call.note = self._scan(message)  # forwards and HTTP calls have one too
+        EntityMethod.on_request(self, call, message)
+
+
 class Entities:
     """All active instances of one service, and what they share. A subclass for each entity type.
 
@@ -159,6 +171,7 @@ class Entities:
         self.user_function = user_function
         self.timers = timers
         self.metrics = metrics
+        metrics.active = self.active.__len__
         self.router = router
         self.settings = settings
         self.update(model)
@@ -186,7 +199,8 @@ class Entities:
         self.check_interval = min(self.relay_timeout, self.passivation_timeout)
         # Some libraries never complete a stream that they have failed, and commands may wait for it: insist earlier.
         self.crash_close_timeout = min(self.settings.stream_close_timeout, CRASH_CLOSE_TIMEOUT)
-        self.methods = {method.name: EntityMethod(self, method) for method in model.methods}
+        made = NotingMethod if self.settings.access_log_keys else EntityMethod
+        self.methods = {method.name: made(self, method) for method in model.methods}
 
     def activate(self, key: str, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
         """A new instance for its first command; the call is refused when there are too many."""
@@ -194,6 +208,7 @@ class Entities:
             call.fail(
                 Status.RESOURCE_EXHAUSTED, f"max_entities ({self.settings.max_entities}) instances are active and busy"
             )
+            self.metrics.refusals.count("max_entities")
             return
         self.metrics.received_commands += 1
         activation = type(self).instance(self, key)
@@ -216,6 +231,7 @@ class Activation(Handler):
 
     __slots__ = (
         "activated",
+        "answered",
         "channel",
         "client",
         "close_as",
@@ -265,7 +281,7 @@ class Activation(Handler):
         self.command_id = 0
         self.served = 0
         self.last_sequence = 0
-        self.received = self.sent = self.stored_from = 0.0
+        self.received = self.sent = self.answered = self.stored_from = 0.0
 
     # --- opening and replaying ---------------------------------------------------------------------------------------
 
@@ -371,6 +387,7 @@ class Activation(Handler):
         self.payload = payload
         self.command_id = command_id = self.command_id + 1
         self.received = received
+        self.answered = 0.0
         self.touched = self.sent = monotonic()
         self.stream.send(method.write(self.key_utf8, command_id, payload))  # type: ignore[union-attr]
 
@@ -382,6 +399,7 @@ class Activation(Handler):
             self.stash = deque()
         elif len(self.stash) >= self.entities.stash_depth:
             metrics.refused_commands += 1
+            metrics.refusals.count("stash_depth")
             call.fail(
                 Status.RESOURCE_EXHAUSTED,
                 f"{self.entities.stash_depth} commands (stash_depth) already wait for entity {self.log_id}",
@@ -390,6 +408,8 @@ class Activation(Handler):
         # The command that waits for the activation itself does not count as stashed (see `_recovered`).
         metrics.stashed_commands += bool(self.stash) or self.state > State.REPLAYING
         self.stash.append((call, method, payload, monotonic()))
+        if len(self.stash) > metrics.highest_stash_depth:
+            metrics.highest_stash_depth = len(self.stash)
 
     # --- replies -----------------------------------------------------------------------------------------------------
 
@@ -460,6 +480,8 @@ class Activation(Handler):
         metrics = self.entities.metrics
         metrics.completed_commands += 1
         metrics.command_total_time.observe(now - self.received)
+        if self.answered:  # by the user function
+            metrics.relay_time.observe(now - self.answered + self.sent - self.received)
         return client, method
 
     def _failed(self, reply: Reply, now: float, changes: str, restart: bool) -> None:
@@ -483,6 +505,8 @@ class Activation(Handler):
         log.error("a change was not stored", entity=self.log_id, error=str(error))
         client, method = self._completed(monotonic())
         status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)
+        if status == Status.RESOURCE_EXHAUSTED:
+            self.entities.metrics.refusals.count("journal_full" if isinstance(error, Full) else "too_large")
         client.fail(status, f"{method.name}: the change was not stored: {error}")
         self.close_as = Close.CRASH
         self._next(monotonic())

@@ -1,19 +1,31 @@
-"""The admin port and the metrics port: /alive, /ready and /metrics over HTTP/1.1. On the admin port, which others than
-operators do not reach, POST /peers/leave?name=host:port takes a departed proxy out of the cluster.
+"""The admin port and the metrics port: /alive, /ready, /metrics, /log-level, /drain and /peers/leave over HTTP/1.1.
 
-Liveness never depends on user code or on a store. Readiness answers 503 with the reasons, one a line.
+Liveness never depends on user code or on a store. Readiness answers 503 with the reasons, one a line, or as JSON. What
+changes something is for whoever is on this machine, and not for a page that happens to be open in a browser there.
 """
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
+from stateside.proxy import logs
 from stateside.proxy.config import Settings
 from stateside.proxy.exchange import Request, Response, Route, text
-from stateside.proxy.http1 import Service
+from stateside.proxy.http1 import Bounds, Service
 from stateside.proxy.metrics import CONTENT_TYPE, Metrics
 from stateside.proxy.readiness import Readiness
 from stateside.proxy.values import Addresses
+
+JSON = "application/json"
+DRAIN = "drain"
+DRAINING = "draining: POST /drain was asked for; DELETE /drain takes it back"
+MAX_BODY_BYTES = 1024
+LOOPBACK = ("127.", "[::1]:", "[::ffff:127.")
+
+Answer = Callable[[Request], Response]
+
+log = logs.get(__name__)
 
 
 class AdminServer:
@@ -35,7 +47,7 @@ class AdminServer:
         admin = (settings.admin_interface, settings.admin_port)
         metrics = (settings.metrics_host, settings.metrics_port)
         try:
-            self.admin_port = await self._listen(self._route_admin, *admin, "admin_port")
+            self.admin_port = await self._listen(self.route, *admin, "admin_port")
             if settings.metrics_enabled and (metrics != admin or not settings.metrics_port):
                 self.metrics_port = await self._listen(self._route_metrics, *metrics, "metrics_port")
         except OSError:
@@ -54,7 +66,7 @@ class AdminServer:
 
     async def _listen(self, route: Route, interface: str, port: int, key: str) -> int:
         loop = asyncio.get_running_loop()
-        service = Service(route, loop)
+        service = Service(route, loop, Bounds(max_body_bytes=MAX_BODY_BYTES, keep_bodies=True))
         try:
             server = await loop.create_server(service.connect, interface, port)
         except OSError as error:
@@ -64,27 +76,60 @@ class AdminServer:
         bound: int = server.sockets[0].getsockname()[1]
         return bound
 
-    def _route_admin(self, request: Request) -> Response:
-        if request.path == "/peers/leave":
-            return self._leave(request)
-        answer = {"/alive": self._alive, "/ready": self._ready, "/metrics": self._scrape}.get(request.path)
-        return _get_only(request, answer)
+    def route(self, request: Request) -> Response:
+        """The admin port's answer."""
+        answers: dict[str, dict[str, Answer]] = {
+            "/alive": {"GET": self._alive},
+            "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._scrape},
+            "/log-level": {"GET": self._log_level, "PUT": self._set_log_level},
+            "/peers/leave": {"POST": self._leave},
+            "/drain": {"GET": self._draining, "POST": self._drain, "DELETE": self._undrain},
+        }
+        return _answer(request, answers.get(request.path))
 
     def _route_metrics(self, request: Request) -> Response:
-        return _get_only(request, self._scrape if request.path in ("/", "/metrics") else None)
+        return _answer(request, {"GET": self._scrape} if request.path in ("/", "/metrics") else None)
 
     def _alive(self, request: Request) -> Response:
         return text(HTTPStatus.OK)
 
     def _ready(self, request: Request) -> Response:
-        if self._readiness.ready:
-            return text(HTTPStatus.OK)
-        return text(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(self._readiness.reasons))
+        readiness = self._readiness
+        status = HTTPStatus.OK if readiness.ready else HTTPStatus.SERVICE_UNAVAILABLE
+        if _wants_json(request):
+            body = {"ready": readiness.ready, "reasons": readiness.by_part}
+            return Response(status, json.dumps(body).encode() + b"\n", JSON)
+        return text(status, "\n".join(readiness.reasons))
+
+    def _log_level(self, request: Request) -> Response:
+        return text(HTTPStatus.OK, logs.level())
+
+    def _set_log_level(self, request: Request) -> Response:
+        wanted = request.body.decode("utf-8", "replace").strip().strip('"').lower()
+        if wanted not in logs.LEVELS:
+            allowed = ", ".join(logs.LEVELS)
+            return text(HTTPStatus.BAD_REQUEST, f"log level {wanted[:40]!r}: must be one of {allowed}, as the body")
+        logs.set_level(wanted)
+        log.warning("log level changed", level=wanted)
+        return text(HTTPStatus.OK, wanted)
+
+    def _draining(self, request: Request) -> Response:
+        return text(HTTPStatus.OK, "draining" if DRAIN in self._readiness.by_part else "serving")
+
+    def _drain(self, request: Request) -> Response:
+        """Not ready from now on, but still serving whoever comes."""
+        log.warning("draining: not ready, until it is taken back or the proxy stops")
+        self._readiness.block(DRAIN, DRAINING)
+        return text(HTTPStatus.OK, "draining")
+
+    def _undrain(self, request: Request) -> Response:
+        log.warning("not draining any more")
+        self._readiness.clear(DRAIN)
+        return text(HTTPStatus.OK, "serving")
 
     def _leave(self, request: Request) -> Response:
         names = request.query("name")
-        if request.method != "POST":
-            return text(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "POST"),))
         if self.leave is None:
             return text(HTTPStatus.CONFLICT, "nothing is replicated by this proxy")
         if len(names) != 1 or not Addresses().is_one(names[0]):
@@ -101,9 +146,22 @@ class AdminServer:
         return Response(HTTPStatus.OK, gzip.compress(body, 1), CONTENT_TYPE, (("content-encoding", "gzip"),))
 
 
-def _get_only(request: Request, answer: Callable[[Request], Response] | None) -> Response:
-    if answer is None:
+def _answer(request: Request, answers: Mapping[str, Answer] | None) -> Response:
+    if answers is None:
         return text(HTTPStatus.NOT_FOUND)
-    if request.method not in ("GET", "HEAD"):
-        return text(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET, HEAD"),))
+    answer = answers.get("GET" if request.method == "HEAD" else request.method)
+    if answer is None:
+        allowed = ", ".join(("GET", "HEAD", *(verb for verb in answers if verb != "GET")))
+        return text(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", allowed),))
+    if request.method not in ("GET", "HEAD") and not _may_change(request):
+        return text(HTTPStatus.FORBIDDEN, "only from this machine, and not from a web page")
     return answer(request)
+
+
+def _may_change(request: Request) -> bool:
+    return request.peer.startswith(LOOPBACK) and "origin" not in request.headers
+
+
+def _wants_json(request: Request) -> bool:
+    query = request.target.partition(b"?")[2].split(b"&")
+    return b"verbose" in query or bool(request.query("verbose")) or JSON in request.headers.get("accept", "")

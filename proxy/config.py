@@ -119,6 +119,18 @@ class Settings:
     keepalive_timeout: float = _row(
         GATEWAY, 20.0, Duration(0.1, 3600), "A client that leaves a PING unanswered for this long is taken for lost."
     )
+    max_calls_in_flight: int = _row(
+        GATEWAY, 100_000, Whole(0, 100_000_000), "Calls at once over all connections; more are refused. 0: any number."
+    )
+    max_loop_lag: float = _row(
+        GATEWAY, 1.0, Duration(0.01, 600, "never"), "New calls are refused while the event loop is this late."
+    )
+    max_memory: int = _row(
+        GATEWAY,
+        0,
+        Size(0, 64 * TIB),
+        "New calls are refused, and idle instances passivated, while the process has more memory. 0: never.",
+    )
     graceful_termination_timeout: float = _row(
         GATEWAY,
         10.0,
@@ -401,6 +413,18 @@ class Settings:
     metrics_port: int = _row(ADMIN, 9090, PORT, "Metrics port: /metrics only. 0: a free one.", "METRICS_PORT")
     log_level: str = _row(ADMIN, "info", Choice(("debug", "info", "warning", "error")), "The least of what is logged.")
     log_format: str = _row(ADMIN, "json", Choice(("json", "console")), "Log lines for machines or for people.")
+    access_log: str = _row(
+        ADMIN, "off", Choice(("off", "json", "text")), "A line for every call, as JSON or as values between blanks."
+    )
+    access_log_file: str = _row(
+        ADMIN,
+        "",
+        Text(empty=True, meaning="the path of a file", pattern=r"[^\0]+"),
+        "Where the access log goes; empty: to standard output.",
+    )
+    access_log_keys: bool = _row(
+        ADMIN, False, Flag(), "Whether the access log names entity keys, which may be personal data."
+    )
     dev_mode: bool = _row(
         ADMIN,
         False,

@@ -123,7 +123,19 @@ class StandIn(Handler):
     ended the call.
     """
 
-    __slots__ = ("_over", "_router", "_target", "client", "context", "deadline", "ended", "origin", "sent", "way")
+    __slots__ = (
+        "_over",
+        "_router",
+        "_target",
+        "client",
+        "context",
+        "deadline",
+        "ended",
+        "note",
+        "origin",
+        "sent",
+        "way",
+    )
 
     headers: Headers = []  # a target never inherits those of the original call  # noqa: RUF012
     peer = ""
@@ -146,6 +158,7 @@ class StandIn(Handler):
         self.origin = origin or target
         self.deadline: float = client.deadline if client is not None else 0.0
         self.context: Listener | None = None
+        self.note: str | None = None
         self.ended = False
         self.sent = False
 
@@ -273,6 +286,7 @@ class Onward:
             router.effect_failed(name_of(effect), Status.RESOURCE_EXHAUSTED, problem)
         elif router.pending_effects >= most.max_pending_effects:
             problem = f"max_pending_effects ({most.max_pending_effects}) side effects are running"
+            router.refused_effects += 1
             router.effect_failed(name_of(effect), Status.RESOURCE_EXHAUSTED, problem)
         else:
             router.pending_effects += 1

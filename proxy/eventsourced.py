@@ -39,6 +39,7 @@ class EventSourced(Activation):
             entities.metrics.loaded_snapshot_bytes += len(head.snapshot)
         self.last_sequence = head.snapshot_sequence
         stream.send(write_init(entities.model.service_name, self.key, head.snapshot_sequence, head.snapshot))
+        entities.metrics.replayed_events.observe(head.last_sequence - head.snapshot_sequence)
         if head.last_sequence > head.snapshot_sequence:
             self._read_on()
         else:
@@ -87,7 +88,7 @@ class EventSourced(Activation):
         except WireError as error:
             self._malformed(call, error)
             return
-        now = monotonic()
+        self.answered = now = monotonic()
         self.entities.metrics.command_processing_time.observe(now - self.sent)
         if reply.action == ACTION_FAILURE:
             self._failed(reply, now, changes="events" if reply.events else "", restart=reply.restart)

@@ -19,7 +19,8 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 @dataclass(slots=True)
 class Request:
     """A request. Header names are in lower case; of repeated headers the last one counts, `fields` has them all.
-    `body` is empty where the service does not keep bodies."""
+    `body` is empty where the service does not keep bodies. `routed`: the path of the method that it reached, written by
+    the route for metrics and access log."""
 
     method: str = ""
     target: bytes = b""
@@ -29,6 +30,7 @@ class Request:
     body: bytes = b""
     version: str = "1.1"
     peer: str = ""
+    routed: str = ""
 
     def query(self, name: str) -> list[str]:
         """All values of a query parameter."""
@@ -63,6 +65,14 @@ class Carrier(Protocol):
     def end(self, complete: bool) -> None: ...
 
 
+class Tap(Carrier, Protocol):
+    """Sees an answer pass, on its way to the connection; `over` when nothing more will."""
+
+    def put_before(self, carrier: Carrier) -> None: ...
+
+    def over(self) -> None: ...
+
+
 class Later:
     """An answer that is still to come. Either `answer` is called once, or `begin`, then `write` any number of times,
     then `end`; at any time, even before the route returns. After `on_gone` all of them are ignored.
@@ -70,9 +80,10 @@ class Later:
     Subclasses override `on_gone` and `on_drain`.
     """
 
-    __slots__ = ("_carrier", "_early")
+    __slots__ = ("_carrier", "_early", "tap")
 
     def __init__(self) -> None:
+        self.tap: Tap | None = None
         self._carrier: Carrier | None = None
         self._early: list[Callable[[Carrier], object]] = []
 
@@ -99,6 +110,9 @@ class Later:
 
     def attach(self, carrier: Carrier) -> None:
         """For the connection: who carries the answer. What was said before is said to it now."""
+        if self.tap is not None:
+            self.tap.put_before(carrier)
+            carrier = self.tap
         self._carrier = carrier
         early, self._early = self._early, []
         for each in early:
@@ -106,6 +120,8 @@ class Later:
 
     def detach(self) -> None:
         """For the connection: nobody is left to be answered, or all was said."""
+        if self.tap is not None:
+            self.tap.over()
         self._carrier = _NOBODY
         self._early.clear()
 

@@ -100,6 +100,7 @@ class CheckHandler(h2.Handler):
     """Check: the state now."""
 
     unary = True
+    essential = True
 
     def __init__(self, state: Health) -> None:
         self._state = state
@@ -119,6 +120,7 @@ class WatchHandler(h2.Handler):
     """Watch: the state now and whenever it changes, until the client goes."""
 
     unary = True
+    essential = True
 
     def __init__(self, state: Health) -> None:
         self._state = state

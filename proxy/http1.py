@@ -8,6 +8,7 @@ and the time it may take.
 """
 
 import asyncio
+import re
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +32,7 @@ _LINGER = 2.0
 _BODY_STEP_BYTES = 64 * 1024
 # What a client may send ahead while it waits for an answer, before it is not read any more.
 _MAX_AHEAD_BYTES = 64 * 1024
+_HOST = re.compile(rb"[\w.~!$&'()*+,;=:%\[\]-]*", re.ASCII)
 
 log = logs.get(__name__)
 
@@ -82,6 +84,8 @@ class Service:
         self.bounds = bounds or Bounds()
         self.connections: set[Connection] = set()
         self.stopping = False
+        self.refused_connections = 0
+        self.refused: dict[int, int] = {}  # requests that never reached the route, by status
         self._empty = asyncio.Event()
 
     def connect(self, data: bytes = b"") -> asyncio.Protocol:
@@ -144,11 +148,13 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._peer = ""
         self._request = Request()
         self._body = bytearray()
         self._header_bytes = 0
         self._header_count = 0
         self._body_bytes = 0
+        self._beside_body = 0  # chunk sizes, extensions and trailers since the last byte of the body
         self._answered = 0  # requests of the last read
         self._in_headers = True
         self._between_requests = True
@@ -178,6 +184,7 @@ class Connection(asyncio.Protocol):
         self._service.connections.add(self)
         self._arm(self._bounds.request_timeout)
         if len(self._service.connections) > self._bounds.max_connections:
+            self._service.refused_connections += 1
             self._refuse(text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"))
             self._serve()
 
@@ -211,7 +218,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._request = Request()
         self._body = bytearray()
-        self._header_bytes = self._header_count = self._body_bytes = 0
+        self._header_bytes = self._header_count = self._body_bytes = self._beside_body = 0
         self._in_headers = True
         self._between_requests = False
         self._arm(self._bounds.request_timeout)
@@ -223,7 +230,7 @@ class Connection(asyncio.Protocol):
         self._header_count += 1
         if self._header_count > self._bounds.max_header_count:
             self._refuse(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
-        else:
+        elif self._in_headers:  # trailers are counted and dropped: nobody is to pass them off as headers
             self._request.fields.append((name.lower(), value))
             self._request.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
@@ -234,8 +241,8 @@ class Connection(asyncio.Protocol):
         request.path = request.target.partition(b"?")[0].decode("latin-1")
         request.version = self._parser.get_http_version()
         request.peer = self._peer
-        if request.version == "1.1" and "host" not in request.headers:
-            self._refuse(text(HTTPStatus.BAD_REQUEST, "a request needs a Host header"))
+        if problem := framing_problem(request):
+            self._refuse(text(HTTPStatus.BAD_REQUEST, problem))
         elif self._bounds.keep_bodies and self._announced_bytes() > self._bounds.max_body_bytes:
             self._refuse_body()
         elif "expect" in request.headers:
@@ -244,6 +251,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         steps = self._body_bytes // _BODY_STEP_BYTES
         self._body_bytes += len(body)
+        self._beside_body = 0
         if self._body_bytes > self._bounds.max_body_bytes:
             self._refuse_body()
         elif self._bounds.keep_bodies:
@@ -307,8 +315,11 @@ class Connection(asyncio.Protocol):
         self._pace()
 
     def _feed(self, data: bytes) -> None:
-        if self._in_headers and not self._between_requests:
-            self._header_bytes += len(data)
+        if not self._between_requests:
+            if self._in_headers:
+                self._header_bytes += len(data)
+            else:
+                self._beside_body += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -320,7 +331,7 @@ class Connection(asyncio.Protocol):
                 self._held[:0] = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
             self._refuse(text(HTTPStatus.BAD_REQUEST, f"not a valid HTTP/1.1 request: {error}"))
-        if self._in_headers and self._header_bytes > self._bounds.max_header_bytes:
+        if max(self._header_bytes if self._in_headers else 0, self._beside_body) > self._bounds.max_header_bytes:
             self._refuse(text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE))
 
     def _decline(self, rest: bytes) -> None:
@@ -348,6 +359,9 @@ class Connection(asyncio.Protocol):
     def _enqueue(self, refusal: Response | None, keep_alive: bool) -> None:
         if not self._is_last:
             self._is_last = not keep_alive
+            if refusal is not None:
+                counts = self._service.refused
+                counts[refusal.status] = counts.get(refusal.status, 0) + 1
             self._queue.append(_Exchange(self._request, refusal, keep_alive))
 
     def _serve(self) -> None:
@@ -528,6 +542,20 @@ def _lines(response: Response, *own: str) -> bytes:
         *(f"{name}: {value}" for name, value in response.headers),
     ]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+
+
+def framing_problem(request: Request) -> str:
+    """What somebody between the client and us might understand otherwise than we do, and the parser lets pass
+    (RFC 9112 3.2 and 6.1); empty if there is nothing."""
+    hosts = [value for name, value in request.fields if name == b"host"]
+    codings = [value for name, value in request.fields if name == b"transfer-encoding"]
+    if len(hosts) != 1 and (hosts or request.version == "1.1"):
+        return "a request needs a Host header, and only one"
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        return "the Host header is not a host"
+    if codings and ([each.lower() for each in codings] != [b"chunked"] or request.version != "1.1"):
+        return "the only Transfer-Encoding known here is chunked, once, in HTTP/1.1"
+    return ""
 
 
 def _name_of_peer(address: object) -> str:

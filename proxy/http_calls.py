@@ -58,7 +58,7 @@ class HttpCall(Later):
     """One call with a single reply; offers the method what `ServerCall` does. `context` hears when the client goes
     away."""
 
-    __slots__ = ("_face", "_headers", "_message", "binding", "context", "ended")
+    __slots__ = ("_face", "_headers", "_message", "binding", "context", "ended", "note")
 
     headers: Headers = []  # the metadata is passed on its own  # noqa: RUF012
     peer = ""
@@ -72,6 +72,7 @@ class HttpCall(Later):
         self._message: bytes | None = None
         self.binding = binding
         self.context: Listener | None = None
+        self.note: str | None = None
         self.ended = False
 
     def start(self, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:

@@ -57,11 +57,13 @@ class HttpJson:
         if websocket.is_offered(request):
             found = self._find_streamed(path)
             if found is not None:
+                request.routed = found[0].path
                 return self._open_socket(*found, query, request)
         verb = "GET" if request.method == "HEAD" else request.method
         found = self._table.find(verb, path)
         if found is None:
             return self._unrouted(request, path)
+        request.routed = found[0].path
         return self._call(*found, query, request)
 
     def _find_streamed(self, path: str) -> tuple[Binding, tuple[str, ...]] | None:

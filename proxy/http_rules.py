@@ -61,6 +61,11 @@ class Binding:
     def name(self) -> str:
         return f"{self.service}.{self.method}"
 
+    @property
+    def path(self) -> str:
+        """Of the method, as gRPC has it."""
+        return f"/{self.service}/{self.method}"
+
     def serves(self, verb: str) -> bool:
         return self.verb == verb or self.verb == ANY_VERB
 

@@ -32,14 +32,36 @@ structlog = _import_structlog()
 
 def configure(settings: Settings) -> None:
     """Set up the log of this process."""
-    level = LEVELS[settings.log_level]
     structlog.configure(
         processors=_processors(settings.log_format),
-        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=False,  # a level may be set at any time
     )
-    logging.basicConfig(level=max(level, logging.INFO), handlers=[_Forward()], force=True)
+    logging.basicConfig(handlers=[_Forward()], force=True)
+    set_level(settings.log_level)
+
+
+def set_level(name: str) -> None:
+    """The least of what is logged from now on: one of LEVELS."""
+    number = LEVELS[name]
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
+    logging.getLogger().setLevel(max(number, logging.INFO))
+    _Level.name = name
+
+
+def level() -> str:
+    """The least of what is logged."""
+    return _Level.name
+
+
+class _Level:
+    name = "info"
+
+
+def toggle_debug(configured: str) -> None:
+    """To debug, and back to what was configured."""
+    set_level("debug" if level() != "debug" else configured if configured != "debug" else "info")
+    get(__name__).warning("log level changed", level=level())
 
 
 def get(name: str) -> Any:

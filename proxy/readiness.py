@@ -24,6 +24,11 @@ class Readiness:
     def reasons(self) -> list[str]:
         return list(self._reasons.values())
 
+    @property
+    def by_part(self) -> dict[str, str]:
+        """Reason by part."""
+        return dict(self._reasons)
+
     def block(self, part: str, reason: str) -> None:
         """`part` is not ready, because ..."""
         self._reasons[part] = reason

@@ -53,6 +53,7 @@ class Router:
         self.services: dict[str, Service] = {}
         self.pending_effects = 0
         self.failed_effects = 0
+        self.refused_effects = 0
         self._make_service = make_service
         self._paths: dict[bytes, Handler] = {}
         self._fixed: dict[bytes, Handler] = {}

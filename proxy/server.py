@@ -23,7 +23,8 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import http1, http2, logs, reflection
+from stateside.proxy import figures, http1, http2, logs, reflection
+from stateside.proxy.accesslog import AccessLogWriter
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
@@ -38,6 +39,7 @@ from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
 from stateside.proxy.http_route import HttpRoute
 from stateside.proxy.metrics import Metrics
+from stateside.proxy.overload import Overload
 from stateside.proxy.readiness import Readiness
 from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
@@ -46,6 +48,7 @@ from stateside.proxy.timers import Timers
 from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
+from stateside.proxy.webcalls import WebCalls
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
@@ -115,6 +118,7 @@ class Proxy:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         self.tls = Contexts(settings, loop)
+        loop.add_signal_handler(signal.SIGUSR1, logs.toggle_debug, settings.log_level)
         self.timers = Timers(loop)
         self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
         self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
@@ -123,14 +127,16 @@ class Proxy:
         self.http_json = HttpJson(self.router)
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
         self.route = HttpRoute(self.grpc_web, self.http_json, Cors(settings))
-        self.http1 = http1.main_port(settings, loop, self.route)
+        self.web_calls = WebCalls(self.route)
+        self.http1 = http1.main_port(settings, loop, self.web_calls.route)
         self.server = Server(
             loop,
             self.router.lookup,
             limits=server_limits(settings),
             http1=self.http1.connect,
-            web=http2.Web(self.route),
+            web=http2.Web(self.web_calls.route),
         )
+        self.web_calls.server = self.server
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
         self.admin = AdminServer(settings, self.readiness, self.metrics)
@@ -138,7 +144,27 @@ class Proxy:
         if self.tls.watch:
             loop.add_signal_handler(signal.SIGHUP, self.tls.watch.renew)
             self.tls.watch.start()
+        self.overload = Overload(settings, loop, self.server, self.timers)
+        self.overload.start()
+        self._open_access_log()
         self._offer_metrics()
+        self._offer_figures()
+
+    def _open_access_log(self) -> None:
+        self.access_log: AccessLogWriter | None = None
+        if self.settings.access_log != "off":
+            self.access_log = AccessLogWriter(self.settings)
+            self.server.access_log = self.access_log.lines
+
+    def _offer_figures(self) -> None:
+        families, refused = self.metrics.families, self.metrics.refusals.counts
+        families(figures.calls(self.server, self.web_calls))
+        families(figures.rejected(self.http1))
+        families(figures.refusals(self.server, self.http1, self.router, self.user_function, refused))
+        families(figures.journal(lambda: self.journal))
+        families(figures.loop(self.overload, self.server))
+        if self.access_log is not None:
+            families(figures.access_log(self.access_log.lines))
 
     def _offer_metrics(self) -> None:
         gauge, counter = self.metrics.gauge, self.metrics.counter
@@ -156,10 +182,10 @@ class Proxy:
         gauge("stateside_waiting_entities", "Instances that wait for a stream", lambda: len(self.user_function.waiting))
         gauge("stateside_pending_effects", "Side effects running", lambda: self.router.pending_effects)
         counter("stateside_failed_effects", "Side effects not done or failed", lambda: self.router.failed_effects)
-        figures = self.eventing.figures
-        counter("stateside_eventing_handled", "Events that consumers handled", lambda: figures.handled)
-        counter("stateside_eventing_failed_deliveries", "Events not handled, each try", lambda: figures.failed)
-        counter("stateside_eventing_dead_letters", "Events given up by a consumer", lambda: figures.dead_letters)
+        events = self.eventing.figures
+        counter("stateside_eventing_handled", "Events that consumers handled", lambda: events.handled)
+        counter("stateside_eventing_failed_deliveries", "Events not handled, each try", lambda: events.failed)
+        counter("stateside_eventing_dead_letters", "Events given up by a consumer", lambda: events.dead_letters)
         counter("stateside_dropped_reports", "Error reports not sent", lambda: self.discovery.dropped_reports)
         for name in self.server.counters:
             reading = partial(self._transport_count, name)
@@ -283,12 +309,15 @@ class Proxy:
         await self._passivate_all()
         self.timers.stop()
         self.tls.watch.stop()
+        self.overload.stop()
         await self.user_function.close()
         if self.replication is not None:
             await self.replication.close_all(grace)
         if self.journal is not None:
             await self.journal.close()
         await self.admin.close()
+        if self.access_log is not None:
+            self.access_log.close()
         log.info("stopped")
 
     async def _passivate_all(self) -> None:

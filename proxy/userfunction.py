@@ -83,6 +83,7 @@ class UserFunction:
         self._refused = False  # the last attempt at a further connection failed
         self._closed = False
         self.streams = 0
+        self.refused = 0  # because too many wait
 
     @property
     def crowded(self) -> bool:
@@ -101,6 +102,7 @@ class UserFunction:
             return
         if len(self.waiting) >= self._settings.user_function_max_waiting:
             limit = f"{len(self.waiting)} others (user_function_max_waiting) wait for a stream to the user function"
+            self.refused += 1
             # Not at once: the command that asks is not yet among those that wait for an answer.
             asyncio.get_running_loop().call_soon(borrower.on_no_stream, Status.RESOURCE_EXHAUSTED, limit)
             return

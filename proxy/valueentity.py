@@ -44,7 +44,7 @@ class Value(Activation):
         except WireError as error:
             self._malformed(call, error)
             return
-        now = monotonic()
+        self.answered = now = monotonic()
         self.entities.metrics.command_processing_time.observe(now - self.sent)
         if reply.action == ACTION_FAILURE:
             self._failed(reply, now, changes="a state action" if reply.state_action else "", restart=False)

@@ -2,14 +2,17 @@
 
 import asyncio
 import gzip
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 import uvloop
 
+from stateside.proxy import logs
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import load
+from stateside.proxy.exchange import Request
 from stateside.proxy.http1 import Bounds, Service, main_port, route_main_port
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.readiness import Readiness
@@ -37,6 +40,10 @@ class Client:
     async def get(self, path: str, method: str = "GET", headers: str = "") -> Answer:
         self.write(f"{method} {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
         return await self.answer(head_only=method == "HEAD")
+
+    async def put(self, path: str, body: bytes, headers: str = "") -> Answer:
+        self.write(f"PUT {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body)
+        return await self.answer()
 
     async def closed(self) -> bool:
         """Waits until the server has closed; True if it said nothing more."""
@@ -162,6 +169,111 @@ def test_only_get_and_head_are_allowed_and_unknown_paths_are_not_found() -> None
         status, headers, body = await client.get("/alive", method="HEAD")
         assert (status, headers["content-length"], body) == (200, "3", b"")
         assert (await client.get("/alive"))[0] == 200  # nothing of a body was sent
+
+    with_admin(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/ready?verbose", ""), ("/ready?x&verbose=1", ""), ("/ready", "Accept: application/json\r\n")],
+)
+def test_readiness_names_its_reasons_by_part_for_those_who_ask(path: str, headers: str) -> None:
+    async def test(server: AdminServer, readiness: Readiness, metrics: Metrics) -> None:
+        client = await connect(server.admin_port)
+        status, fields, body = await client.get(path, headers=headers)
+        assert (status, fields["content-type"]) == (503, "application/json")
+        assert json.loads(body) == {
+            "ready": False,
+            "reasons": {"discovery": "the user function was not discovered yet"},
+        }
+        readiness.clear("discovery")
+        status, _, body = await client.get(path, headers=headers)
+        assert (status, json.loads(body)) == (200, {"ready": True, "reasons": {}})
+
+    with_admin(test)
+
+
+def test_drain_makes_it_not_ready_until_it_is_taken_back() -> None:
+    async def test(server: AdminServer, readiness: Readiness, metrics: Metrics) -> None:
+        readiness.clear("discovery")
+        client = await connect(server.admin_port)
+        assert (await client.get("/drain"))[2] == b"serving\n"
+        assert (await client.get("/drain", method="POST"))[::2] == (200, b"draining\n")
+        status, _, body = await client.get("/ready")
+        assert (status, body) == (503, b"draining: POST /drain was asked for; DELETE /drain takes it back\n")
+        assert (await client.get("/drain"))[2] == b"draining\n"
+        assert (await client.get("/alive"))[0] == 200
+        assert (await client.get("/drain", method="DELETE"))[::2] == (200, b"serving\n")
+        assert (await client.get("/ready"))[0] == 200
+        status, headers, _ = await client.get("/drain", method="PUT")
+        assert (status, headers["allow"]) == (405, "GET, HEAD, POST, DELETE")
+
+    with_admin(test)
+
+
+@pytest.fixture
+def level() -> Iterator[None]:
+    """The log is as it was, afterwards."""
+    before = logs.level()
+    yield
+    logs.set_level(before)
+
+
+@pytest.mark.usefixtures("level")
+def test_the_log_level_is_read_and_set() -> None:
+    async def test(server: AdminServer, readiness: Readiness, metrics: Metrics) -> None:
+        client = await connect(server.admin_port)
+        assert (await client.put("/log-level", b"warning"))[::2] == (200, b"warning\n")
+        assert (await client.get("/log-level"))[2] == b"warning\n"
+        assert logs.level() == "warning"
+        status, _, body = await client.put("/log-level", b"loud")
+        assert (status, body) == (
+            400,
+            b"log level 'loud': must be one of debug, info, warning, error, as the body\n",
+        )
+        assert logs.level() == "warning"
+        assert (await client.put("/log-level", b' "Debug"\n'))[0] == 200
+        assert logs.level() == "debug"
+
+    with_admin(test)
+
+
+@pytest.mark.usefixtures("level")
+def test_what_changes_something_is_not_for_web_pages() -> None:
+    async def test(server: AdminServer, readiness: Readiness, metrics: Metrics) -> None:
+        client = await connect(server.admin_port)
+        origin = "Origin: http://evil.example\r\n"
+        before = logs.level()
+        assert (await client.put("/log-level", b"debug", origin))[0] == 403
+        assert (await client.get("/drain", method="POST", headers=origin))[0] == 403
+        assert logs.level() == before
+        assert list(readiness.by_part) == ["discovery"]
+
+    with_admin(test)
+
+
+def test_what_changes_something_is_for_this_machine_only() -> None:
+    readiness = Readiness()
+    server = AdminServer(load({}), readiness, Metrics())
+    for peer, status in (
+        ("127.0.0.1:50000", 200),
+        ("127.8.8.8:50000", 200),
+        ("[::1]:50000", 200),
+        ("[::ffff:127.0.0.1]:50000", 200),
+        ("10.0.0.1:50000", 403),
+        ("[2001:db8::127.0.0.1]:50000", 403),
+        ("unknown", 403),
+    ):
+        readiness.clear("drain")
+        assert server.route(Request(method="POST", path="/drain", peer=peer)).status == status
+        assert readiness.ready == (status != 200)
+        assert server.route(Request(method="GET", path="/alive", peer=peer)).status == 200
+
+
+def test_a_body_that_is_no_log_level_is_bounded() -> None:
+    async def test(server: AdminServer, readiness: Readiness, metrics: Metrics) -> None:
+        client = await connect(server.admin_port)
+        assert (await client.put("/log-level", b"x" * 2000))[0] == 413
 
     with_admin(test)
 

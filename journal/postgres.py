@@ -39,6 +39,7 @@ from stateside.journal.postgres_batch import EVENTS, RESTORED, VALUE, Append, Ba
 SCAN_OFFSETS = 100_000  # of the log looked at in one read
 LOG_PAGE_BYTES = 1 << 20
 READ_ROWS = 10_000
+MAX_FORGETS = 10_000  # entities whose covered events wait to be deleted
 LARGEST = 1 << 29  # Postgres ends at 1 GB for a whole message; one append has to stay well below
 # What a server answers when it has no space.
 _FULL = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
@@ -84,6 +85,7 @@ class PostgresJournal(Journal):
         self._wake = asyncio.Event()
         self._loads: dict[str, list[Waiter]] = {}
         self._loading = False
+        self._forgets: dict[bytes, int] = {}
         self._reads: set[asyncio.Task[None]] = set()
         self._pool: asyncpg.Pool[Any] | None = None
         self._connection: asyncpg.Connection[Any] | None = None
@@ -167,6 +169,24 @@ class PostgresJournal(Journal):
         check_put(version)
         self._enqueue(Append(entity, VALUE, version, (), True, value, epoch, waiter))
 
+    def forget(self, entity: str, through: int) -> None:
+        if len(self._forgets) < MAX_FORGETS:  # others stay: they only take room
+            self._forgets[_bytes_of(entity)] = through
+
+    async def _forget(self) -> None:
+        """Behind a batch. What is not deleted only takes room."""
+        forgets, self._forgets = self._forgets, {}
+        try:
+            async with asyncio.timeout(self.settings.write_timeout):
+                if self._connection is not None:
+                    await self._connection.execute(schema.FORGET, list(forgets), list(forgets.values()))
+        except (*_LOST, TimeoutError):
+            self._disconnect()
+            await self._reconnect()
+        except asyncpg.PostgresError as error:
+            report = {"message": "covered events were not deleted from Postgres", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(report)
+
     def restore(self, entity: str, version: int, value: bytes | None, waiter: Waiter) -> None:
         """Like `put` of a value saved elsewhere: versions between the stored one and this may be missing."""
         self._enqueue(Append(entity, RESTORED, version, (), True, value, 0, waiter))
@@ -203,6 +223,8 @@ class PostgresJournal(Journal):
                 self._wake.clear()
                 continue
             await self._send(self._next_batch())
+            if self._forgets:
+                await self._forget()
 
     def _next_batch(self) -> Batch:
         self.batches += 1

@@ -134,6 +134,10 @@ FROM (
 WHERE size_before < $6
 ORDER BY log_offset
 """
+FORGET = """
+DELETE FROM events v USING unnest($1::bytea[], $2::bigint[]) AS f(entity, through), entities e
+WHERE e.entity = f.entity AND v.entity = f.entity AND v.sequence <= least(f.through, e.snapshot_sequence)
+"""
 NEXT_OFFSET = "SELECT next_offset FROM log"
 LIST = "SELECT entity FROM entities WHERE entity >= $1 AND entity < $2 AND entity > $3 ORDER BY entity LIMIT $4"
 

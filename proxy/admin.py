@@ -132,7 +132,7 @@ class AdminServer:
         names = request.query("name")
         if self.leave is None:
             return text(HTTPStatus.CONFLICT, "nothing is replicated by this proxy")
-        if len(names) != 1 or not Addresses().is_one(names[0]):
+        if len(names) != 1 or not Addresses().fits(names[0]):
             return text(HTTPStatus.BAD_REQUEST, "name must be host:port, as in `peers`")
         self.leave(names[0])
         return text(HTTPStatus.OK, f"{names[0]} has left")

@@ -15,7 +15,7 @@ _NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>ms|s|m|h|d)?")
 _SIZE = re.compile(_NUMBER + r"\s*(?P<unit>[kmgt])?(?:i?b)?", re.IGNORECASE)
 
-_MAX_ADDRESSES = 256
+_MAX_NAMES = 256
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -60,31 +60,6 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Addresses:
-    """A list of host:port: a text with commas, or an array of TOML."""
-
-    def parse(self, raw: object) -> tuple[str, ...]:
-        parts = raw.split(",") if isinstance(raw, str) else raw
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise ValueError(self.allowed())
-        found = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
-        if not all(map(self.is_one, found)) or len(found) > _MAX_ADDRESSES:
-            raise ValueError(self.allowed())
-        return found
-
-    @staticmethod
-    def is_one(text: str) -> bool:
-        match = re.fullmatch(r"(?:[^\s/:\[\],]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", text)
-        return match is not None and len(text) <= 255 and 1 <= int(match[1]) <= 65535
-
-    def show(self, value: tuple[str, ...]) -> str:
-        return ",".join(value)
-
-    def allowed(self) -> str:
-        return f"at most {_MAX_ADDRESSES} addresses host:port, with commas between them, or nothing"
-
-
-@dataclass(frozen=True)
 class Names:
     """A list of words, with commas between them or as an array of TOML; it may be empty. Each once, in order."""
 
@@ -96,11 +71,12 @@ class Names:
         words = [word.strip() for word in raw.split(",")] if isinstance(raw, str) else raw
         if words == [""]:
             return ()
-        if not isinstance(words, list) or not all(map(self._fits, words)):
+        if not isinstance(words, list) or len(words) > _MAX_NAMES or not all(map(self.fits, words)):
             raise ValueError(self.allowed())
         return tuple(dict.fromkeys(word.lower() if self.lower else word for word in words))
 
-    def _fits(self, word: object) -> bool:
+    def fits(self, word: object) -> bool:
+        """Whether it may be in the list."""
         return isinstance(word, str) and re.fullmatch(self.pattern, word) is not None
 
     def show(self, value: tuple[str, ...]) -> str:
@@ -108,6 +84,17 @@ class Names:
 
     def allowed(self) -> str:
         return f"a list, with commas, of {self.meaning}"
+
+
+@dataclass(frozen=True)
+class Addresses(Names):
+    """A list of host:port."""
+
+    pattern: str = r"(?:[^\s/:\[\],]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})"
+    meaning: str = "addresses host:port"
+
+    def fits(self, word: object) -> bool:
+        return Names.fits(self, word) and len(str(word)) <= 255 and 1 <= int(str(word).rpartition(":")[2]) <= 65535
 
 
 @dataclass(frozen=True)

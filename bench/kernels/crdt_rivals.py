@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from stateside._speedups import crdt
 
-Dot = tuple[int, int]
+MOST_REPLICAS = 1024
 
 
 class ReplicatedSet(Protocol):
@@ -45,54 +45,56 @@ def kernel_set(module: ModuleType = crdt) -> Callable[[int], Any]:
 class DeltaLogSet:
     """An observed-remove set in plain Python with a log of operations: each names the dot it made and those it ended.
 
-    What one would write who knows the papers, wants it quick, and has a transport that keeps each sender's order.
+    What one would write who knows the papers, wants it quick, and has a transport that keeps each sender's order. A dot
+    is one int, a log three flat lists, which json reads and writes fastest.
     """
 
     def __init__(self, replica: int) -> None:
-        self.replica = replica
-        self.counter = 0
-        self.dots: dict[str, set[Dot]] = {}
-        self.seen = {replica: 0}
-        self.log: list[tuple[str, int, list[Dot]]] = []  # element, number of the new dot or 0, dots ended
+        self.counter = replica  # the latest own dot: number * MOST_REPLICAS + replica
+        self.dots: dict[str, set[int]] = {}
+        self.seen: dict[int, int] = {}  # replica -> its latest dot
+        self.log: tuple[list[str], list[int], list[list[int]]] = ([], [], [])  # element, new dot or 0, dots ended
 
     def add(self, element: str) -> None:
-        self.counter += 1
+        self.counter += MOST_REPLICAS
         ended = self.dots.get(element)
-        self.dots[element] = {(self.replica, self.counter)}
-        self.log.append((element, self.counter, list(ended) if ended else []))
+        self.dots[element] = {self.counter}
+        self._note(element, self.counter, ended)
 
     def remove(self, element: str) -> None:
         ended = self.dots.pop(element, None)
         if ended:
-            self.log.append((element, 0, list(ended)))
+            self._note(element, 0, ended)
+
+    def _note(self, element: str, dot: int, ended: set[int] | None) -> None:
+        elements, made, all_ended = self.log
+        elements.append(element)
+        made.append(dot)
+        all_ended.append(list(ended) if ended else [])
 
     def take(self) -> bytes:
-        log, self.log = self.log, []
-        return json.dumps([self.replica, log], separators=(",", ":")).encode()
+        log, self.log = self.log, ([], [], [])
+        return json.dumps([self.counter, log], separators=(",", ":")).encode()
 
     def merge(self, data: bytes) -> None:
-        sender, log = json.loads(data)
-        dots, last = self.dots, self.seen.get(sender, 0)
-        for element, number, ended in log:
+        latest, (elements, made, all_ended) = json.loads(data)
+        dots, before = self.dots, self.seen.get(latest % MOST_REPLICAS, 0)
+        for element, dot, ended in zip(elements, made, all_ended, strict=True):
             mine = dots.get(element)
-            if mine:
-                for replica, n in ended:
-                    mine.discard((replica, n))
-                if not mine and not number:
-                    del dots[element]
-            if number > last:
-                last = number
-                if mine is None:
-                    dots[element] = {(sender, number)}
-                else:
-                    mine.add((sender, number))
-        self.seen[sender] = last
+            new = dot > before
+            if mine is None:
+                if new:
+                    dots[element] = {dot}
+                continue
+            mine.difference_update(ended)
+            if new:
+                mine.add(dot)
+            elif not mine:
+                del dots[element]
+        self.seen[latest % MOST_REPLICAS] = latest
 
     def whole(self) -> bytes:
-        everything = [
-            self.seen | {self.replica: self.counter},
-            [[element, list(dots)] for element, dots in self.dots.items()],
-        ]
+        everything = [self.seen, self.counter, {element: list(dots) for element, dots in self.dots.items()}]
         return json.dumps(everything, separators=(",", ":")).encode()
 
     def members(self) -> set[str]:

@@ -34,13 +34,9 @@ OPERATIONS, POOL, REPLICAS, BATCH = 30_000, 10_000, 3, 100
 SINGLE = 1000
 MILLION, THOUSAND = 20_000, 1_000
 
-DIFFERENCES = (0.0, 0.01, 0.5)
-MERGES = {
-    **{
-        f"merge ORSet of {SET_ELEMENTS:,}, {part:.0%} different": (set_pair, SET_ELEMENTS, part) for part in DIFFERENCES
-    },
-    **{f"merge ORMap of {MAP_KEYS:,}, {part:.0%} different": (map_pair, MAP_KEYS, part) for part in DIFFERENCES},
-}
+PARTS = (0.0, 0.01, 0.5)
+MERGES = {f"merge ORSet of {SET_ELEMENTS:,}, {part:.0%} different": (set_pair, SET_ELEMENTS, part) for part in PARTS}
+MERGES |= {f"merge ORMap of {MAP_KEYS:,}, {part:.0%} different": (map_pair, MAP_KEYS, part) for part in PARTS}
 BATCHES = f"merge {DELTAS} deltas of {CHANGES} into ORSet of {SET_ELEMENTS:,}"
 TRACE = f"add/remove of {POOL:,} strings, {REPLICAS} replicas, merge every {BATCH}"
 DELTA_SIZE = f"delta of {BATCH} additions / payload"

@@ -12,6 +12,7 @@ REMARKS = [
 ]
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if FIGURES.rows():
         missing = [name for name in ("loro", "pycrdt") if name not in rivals()]

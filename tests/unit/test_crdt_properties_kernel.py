@@ -10,7 +10,7 @@ from tests.unit.crdt_strategies import Step, steps
 from tests.unit.crdt_world import World, always
 
 
-@always(lambda kind: st.tuples(steps(kind, max_size=40), st.integers(2, 5)), implementations=("kernel",))
+@always(lambda kind: st.tuples(steps(kind, max_size=40), st.integers(2, 5)), implementations=("kernel",), weight=4)
 def test_kernel_and_model_go_through_the_same_states(crdt: ModuleType, kind: int, case: tuple[list[Step], int]) -> None:
     history, replicas = case
     world = World([model, kernel], kind, replicas).run(history)

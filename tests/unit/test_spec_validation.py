@@ -348,7 +348,8 @@ def test_proxy_info_says_what_is_supported() -> None:
     info = proxy_info()
     assert (info.protocol_major_version, info.protocol_minor_version) == (0, 2)
     assert (info.proxy_name, info.proxy_version) == ("stateside", VERSION)
-    assert {EVENT_SOURCED, VALUE_ENTITY, CRDT, ACTION} <= set(info.supported_entity_types) == set(SUPPORTED_ENTITY_TYPES)
+    kinds = {EVENT_SOURCED, VALUE_ENTITY, CRDT, ACTION}
+    assert kinds <= set(info.supported_entity_types) == set(SUPPORTED_ENTITY_TYPES)
 
 
 def test_the_version_is_that_of_the_project() -> None:

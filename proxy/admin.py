@@ -1,4 +1,5 @@
-"""The admin port and the metrics port: /alive, /ready and /metrics over HTTP/1.1.
+"""The admin port and the metrics port: /alive, /ready and /metrics over HTTP/1.1. On the admin port, which others than
+operators do not reach, POST /peers/leave?name=host:port takes a departed proxy out of the cluster.
 
 Liveness never depends on user code or on a store. Readiness answers 503 with the reasons, one a line.
 """
@@ -11,6 +12,7 @@ from stateside.proxy.config import Settings
 from stateside.proxy.http1 import Request, Response, Route, Service, text
 from stateside.proxy.metrics import CONTENT_TYPE, Metrics
 from stateside.proxy.readiness import Readiness
+from stateside.proxy.values import Addresses
 
 
 class AdminServer:
@@ -24,6 +26,7 @@ class AdminServer:
         self._servers: list[asyncio.Server] = []
         self.admin_port = 0
         self.metrics_port = 0
+        self.leave: Callable[[str], None] | None = None  # a peer has left for good; None: nothing is replicated
 
     async def start(self) -> None:
         """Bind. Raises OSError naming the setting to change."""
@@ -61,6 +64,8 @@ class AdminServer:
         return bound
 
     def _route_admin(self, request: Request) -> Response:
+        if request.path == "/peers/leave":
+            return self._leave(request)
         answer = {"/alive": self._alive, "/ready": self._ready, "/metrics": self._scrape}.get(request.path)
         return _get_only(request, answer)
 
@@ -74,6 +79,17 @@ class AdminServer:
         if self._readiness.ready:
             return text(HTTPStatus.OK)
         return text(HTTPStatus.SERVICE_UNAVAILABLE, "\n".join(self._readiness.reasons))
+
+    def _leave(self, request: Request) -> Response:
+        names = request.query("name")
+        if request.method != "POST":
+            return text(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "POST"),))
+        if self.leave is None:
+            return text(HTTPStatus.CONFLICT, "nothing is replicated by this proxy")
+        if len(names) != 1 or not Addresses().is_one(names[0]):
+            return text(HTTPStatus.BAD_REQUEST, "name must be host:port, as in `peers`")
+        self.leave(names[0])
+        return text(HTTPStatus.OK, f"{names[0]} has left")
 
     def _scrape(self, request: Request) -> Response:
         body = self._metrics.render(request.query("name[]"))

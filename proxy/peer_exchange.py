@@ -1,6 +1,6 @@
 """Anti-entropy towards one peer: find the keys that it has otherwise, and send it their states.
 
-    BUCKETS -> DIFFER -> (DIGESTS -> WANTED -> states)* -> END, acknowledged: the peer has all that was here at the start
+    BUCKETS -> DIFFER -> (DIGESTS -> WANTED -> states)* -> END, acknowledged: the peer has all that was here before
 
 One side pushes and the other pulls what it lacks; for the way back the peer does the same over its own stream. Every
 step waits for the one before and for room in the link's queue, so neither side holds more than a page.

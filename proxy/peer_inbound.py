@@ -239,6 +239,6 @@ class Inbound:
 
     def _is_wanted(self, key: str, digest: bytes) -> bool:
         own = self.host.store.index.get(key)
-        if own == digest or own == TOMBSTONE_DIGEST:
+        if own in (digest, TOMBSTONE_DIGEST):
             return False
         return self._everything or not self.host.store.index.is_recent(key)

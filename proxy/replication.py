@@ -4,8 +4,8 @@ promised.
     activation -> write -> journal -> links to all peers -> acknowledgements -> activation
     peers -> inbound streams -> merge -> journal -> acknowledgement, activation told
 
-Parts: replica_store (memory and journal), peer_link (the way out), peer_inbound (the way in), peer_exchange (what a peer
-lacks), quorum (who waits), membership and node_record (who is there, who has left), pruning.
+Parts: replica_store (memory and journal), peer_link (the way out), peer_inbound (the way in), peer_exchange (what a
+peer lacks), quorum (who waits), membership and node_record (who is there, who has left), pruning.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from stateside.proxy.tickets import Ticket
 MESSAGE_BYTES = 1 << 20  # of a message to or from a peer, beside the largest state
 LIST_KEYS = 1000  # in a page of the journal's listing
 LOAD_KEYS = 64  # read in one loop turn while the index is made
+INDEX_PAUSE_S = 1.0
 DRAIN_CHECK_S = 0.005
 
 # gRPC status of an append or a read that the journal refused, as for other entities (activation.py).
@@ -152,6 +153,18 @@ class Replication(Replicas):
         return any(left.name == name for left in self._record.left)
 
     async def _make_index(self) -> None:
+        while not self.indexed:
+            try:
+                await self._read_all()
+            except JournalError as error:
+                log.error("the journal does not list its keys; it is tried again", error=str(error))
+                await asyncio.sleep(INDEX_PAUSE_S)
+        for inbound in list(self.inbounds):
+            inbound.on_indexed()
+        for link in self.links.values():
+            link.exchange(True)
+
+    async def _read_all(self) -> None:
         """Read every key once: its digest stays in memory."""
         key = ""
         while True:
@@ -165,10 +178,6 @@ class Replication(Replicas):
                 break
             key = page[-1]
         self.indexed = True
-        for inbound in list(self.inbounds):
-            inbound.on_indexed()
-        for link in self.links.values():
-            link.exchange(True)
 
     def _on_indexed_key(self, entry: Entry | None, error: JournalError | None) -> None:
         if entry is not None:
@@ -284,8 +293,8 @@ class Replication(Replicas):
             if hello.incarnation == self.origin.incarnation:
                 raise PeerError(f"the peer {hello.name} is this node itself: take it out of `peers`")
             raise PeerError(
-                f"the peer {hello.name} has the same identity as this node: one of the journals is a copy of the other; "
-                "make it anew with `stateside journal export` and `import`"
+                f"the peer {hello.name} has the same identity as this node: one of the journals is a copy of the "
+                "other; make it anew with `stateside journal export` and `import`"
             )
         if hello.crdt_format != crdt.FORMAT:
             raise PeerError(f"states have format version {hello.crdt_format}, this node knows version {crdt.FORMAT}")
@@ -378,8 +387,10 @@ class Replication(Replicas):
         """Give what is unsent to the peers that are there, for up to `grace` seconds, and stop."""
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
-        while loop.time() < end and not (self.store.idle and all(link.settled for link in self.links.values())):
+        settled = False
+        while not settled and loop.time() < end:
             await asyncio.sleep(DRAIN_CHECK_S)
+            settled = self.store.idle and all(link.settled for link in self.links.values())
         await self.pruning.close()
         for task in self._tasks:
             task.cancel()

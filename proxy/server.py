@@ -220,6 +220,7 @@ class Proxy:
             self.stop(EXIT_CONFIG)
             return False
         replication.offer_metrics(self.metrics)
+        self.admin.leave = replication.leave
         self.replication = replication
         return True
 

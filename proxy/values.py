@@ -68,9 +68,14 @@ class Addresses:
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise ValueError(self.allowed())
         found = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
-        if not all(_is_address(part) for part in found) or len(found) > _MAX_ADDRESSES:
+        if not all(map(self.is_one, found)) or len(found) > _MAX_ADDRESSES:
             raise ValueError(self.allowed())
         return found
+
+    @staticmethod
+    def is_one(text: str) -> bool:
+        match = re.fullmatch(r"(?:[^\s/:\[\],]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", text)
+        return match is not None and len(text) <= 255 and 1 <= int(match[1]) <= 65535
 
     def show(self, value: tuple[str, ...]) -> str:
         return ",".join(value)
@@ -196,11 +201,6 @@ class Size:
 
     def allowed(self) -> str:
         return f"a size from {show_size(self.low)} to {show_size(self.high)} such as 512K, 12M or 1G"
-
-
-def _is_address(text: str) -> bool:
-    match = re.fullmatch(r"(?:[^\s/:\[\],]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", text)
-    return match is not None and len(text) <= 255 and 1 <= int(match[1]) <= 65535
 
 
 def show_duration(seconds: float) -> str:

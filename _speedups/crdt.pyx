@@ -1,19 +1,136 @@
-# cython: auto_pickle=False, wraparound=True
-"""CRDTs: the replicated state behind every CRDT entity. crdt.pyi documents it.
+# cython: auto_pickle=False
+"""CRDTs: the replicated state behind every CRDT entity. crdt.pyi documents it, crdt.pxd has the shapes in memory.
 
-A first form of plain Python objects: stores are the tables of crdt.pyi as dicts, the user function's view is a second
-plain value, deltas name dots only.
+Beside the journal, below entities and replication: it knows serialized messages and nothing else. One compiled module
+in parts:
+
+    crdt_memory.pxi    memory that grows
+    crdt_context.pxi   causal contexts
+    crdt_table.pxi     elements and keys
+    crdt_node.pxi      the tree: the only place where stores change
+    crdt_reader.pxi    encoded states and deltas: reading and checking
+    crdt_join.pxi      joining them
+    crdt_change.pxi    own changes, and what they cover
+    crdt_delta.pxi     CrdtDelta messages of the user function
+    crdt_view.pxi      what the user function is told
+    crdt_writer.pxi    encoding
+    crdt_plain.pxi     states and values as Python objects
+    crdt.pyx           State
 """
 
-GCOUNTER, PNCOUNTER, GSET, ORSET, LWWREGISTER, FLAG, ORMAP, VOTE = range(1, 9)
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF, Py_XINCREF
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport INT64_MAX, INT64_MIN, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, qsort, realloc
+from libc.string cimport memcmp, memcpy, memmove, memset
+
+from stateside._speedups.protobuf cimport (
+    LEN, VARINT, Field, is_ascii, put_length, put_text, put_varint, read_field, text_size, varint_size, zigzag,
+)
+from stateside._speedups.protobuf cimport Reader as WireReader
+
+import os
+
+cdef extern from *:
+    """
+    #define COUNT_MASK 0xFFFFFFFFFFFULL
+    #define FLAG_PENDING (1ULL << 44)
+    #define FLAG_KNOWN (1ULL << 45)
+    #define FLAG_TOUCHED (1ULL << 46)
+    #define FLAG_MET (1ULL << 47)
+    #define ALL_FLAGS (15ULL << 44)
+    #define NO_NUMBER_VALUE 0xFFFFFFFFFFFFFFFFULL
+    #define ODD_MULTIPLIER 0x9E3779B97F4A7C15ULL
+
+    static inline unsigned long long fold(unsigned long long a, unsigned long long b) {
+        unsigned __int128 product = (unsigned __int128)a * b;
+        return (unsigned long long)product ^ (unsigned long long)(product >> 64);
+    }
+
+    /* The part of a digest for one dot: of what hangs on it, the replica and its count. */
+    static inline void mix_dot(
+        unsigned long long low, unsigned long long high, unsigned long long replica, unsigned long long n,
+        uint64_t* out_low, uint64_t* out_high
+    ) {
+        unsigned long long dot = fold(replica ^ 0xA0761D6478BD642FULL, n * ODD_MULTIPLIER + 0xE7037ED1A0B428DBULL);
+        *out_low = fold(low ^ dot, high ^ 0x8EBC6AF09C88C6E3ULL) + dot;
+        *out_high = fold(high + dot, low ^ 0x589965CC75374CC3ULL) ^ high;
+    }
+    """
+    const uint64_t ENDLESS "COUNT_MASK"  # prefix of a pruned replica; counts stay below
+    const uint64_t PENDING "FLAG_PENDING"  # of an entry: the user function may have to be told
+    const uint64_t KNOWN "FLAG_KNOWN"  # the user function has it
+    const uint64_t LOST "FLAG_KNOWN"  # in a union of deltas: a key that was removed
+    const uint64_t TOUCHED "FLAG_TOUCHED"  # by own changes since the last delta
+    const uint64_t MET "FLAG_MET"  # by the join under way
+    const uint64_t FLAGS "ALL_FLAGS"
+    const uint64_t NO_NUMBER "NO_NUMBER_VALUE"
+    const uint64_t ODD "ODD_MULTIPLIER"
+    void mix_dot(uint64_t low, uint64_t high, uint64_t replica, uint64_t n, uint64_t* out_low, uint64_t* out_high) nogil
+
+cdef extern from "xxhash.h" nogil:
+    ctypedef struct XXH128_hash_t:
+        uint64_t low64
+        uint64_t high64
+    uint64_t XXH3_64bits(const void* data, size_t size)
+    uint64_t XXH3_64bits_withSeed(const void* data, size_t size, uint64_t seed)
+    XXH128_hash_t XXH3_128bits_withSeed(const void* data, size_t size, uint64_t seed)
+
+cpdef enum:
+    GCOUNTER = 1
+    PNCOUNTER = 2
+    GSET = 3
+    ORSET = 4
+    LWWREGISTER = 5
+    FLAG = 6
+    ORMAP = 7
+    VOTE = 8
+    FORMAT = 1
+
+cdef enum:
+    MANY = 0xFFFF  # in place of a slot: an entry with more than one dot
+    ENTRY_SIZE = 6  # of an encoded element above its value, roughly
+    SUM_BITS = 112  # of a replica's part of a counter: 2^44 changes of 2^63 each, and room
+    MAX_URLS = 1048576
+    MAX_COVERED = 1048576
+    NAMED = 1  # flag of an encoded store: it names all that lost dots
+    # Codes of a dot.
+    NONE = 0
+    NEXT = 1  # of the dot before: same replica, n + 1
+    NEAR = 2  # same replica, another n
+    FAR = 3
+    SEVERAL = 4
+    # What is encoded.
+    ALL = 0  # a state
+    FRESH = 1  # a delta of own changes
+    UNION = 2  # a union of deltas
+    CLOCK_REVERSE = 1
+    CLOCK_CUSTOM = 2
+    CLOCK_AUTO_INCREMENT = 3
+    # Tags of protobuf fields.
+    INT_1 = 1 << 3 | VARINT
+    INT_2 = 2 << 3 | VARINT
+    INT_3 = 3 << 3 | VARINT
+    LEN_1 = 1 << 3 | LEN
+    LEN_2 = 2 << 3 | LEN
+    LEN_3 = 3 << 3 | LEN
+    LEN_4 = 4 << 3 | LEN
+
+cdef extern from *:
+    """
+    #define NO_ENTRY_VALUE 0xFFFFFFFFU
+    #define GONE_VALUE 0xFFFFFFFEU
+    """
+    const uint32_t NO_ENTRY "NO_ENTRY_VALUE"
+    const uint32_t GONE "GONE_VALUE"  # an error, where NO_ENTRY is an answer
+
 NAMES = ("nothing", "GCounter", "PNCounter", "GSet", "ORSet", "LWWRegister", "Flag", "ORMap", "Vote")
-FORMAT = 1
-MAX_COUNT = (1 << 44) - 1
-MAX_SUM = 1 << 112
-MAX_LEVELS = 64
-COUNTERS = (GCOUNTER, PNCOUNTER)
-SETS = (GSET, ORSET)
-live = [0]
+cdef uint64_t SEED = <uint64_t>int.from_bytes(os.urandom(8), "little")  # of tables, so that nobody can choose collisions
+cdef Py_ssize_t live = 0
 
 
 class CrdtError(ValueError):
@@ -21,1307 +138,470 @@ class CrdtError(ValueError):
 
 
 class Rejected(CrdtError):
-    """A user function's delta that may not be applied."""
+    """A user function's delta that may not be applied. The state is untouched."""
 
 
 class Malformed(CrdtError):
-    """Bytes that are no CrdtDelta, no replica's delta and no state, or are beyond a bound."""
+    """Bytes that are no CrdtDelta, no replica's delta and no state, or are beyond a bound. The state is untouched."""
 
 
-class Bounds:
-    def __init__(self, *, max_state_size=64 * 1024 * 1024, max_depth=32, max_replicas=4096, max_cloud=100_000):
+include "crdt_memory.pxi"
+include "crdt_context.pxi"
+include "crdt_table.pxi"
+include "crdt_node.pxi"
+include "crdt_reader.pxi"
+include "crdt_join.pxi"
+include "crdt_change.pxi"
+include "crdt_delta.pxi"
+include "crdt_view.pxi"
+include "crdt_writer.pxi"
+include "crdt_plain.pxi"
+
+
+@cython.final
+cdef class Bounds:
+    def __init__(
+        self,
+        *,
+        uint64_t max_state_size=64 * 1024 * 1024,
+        uint32_t max_depth=32,
+        uint32_t max_replicas=4096,
+        uint32_t max_cloud=100_000,
+    ):
+        if not 1 <= max_depth <= 100:
+            raise ValueError(f"max_depth is {max_depth}; it must be between 1 and 100")
+        if not 1 <= max_replicas < MANY:
+            raise ValueError(f"max_replicas is {max_replicas}; it must be between 1 and {MANY - 1}")
         self.max_state_size = max_state_size
         self.max_depth = max_depth
         self.max_replicas = max_replicas
         self.max_cloud = max_cloud
 
 
-# --- causal context --------------------------------------------------------------------------------------------------
+cdef Bounds DEFAULT_BOUNDS = Bounds()
+cdef Bounds NO_BOUNDS = Bounds(max_state_size=(1 << 63), max_depth=100, max_replicas=MANY - 1, max_cloud=(1 << 32) - 1)
 
-class Context:
-    def __init__(self):
-        self.prefix = {}
-        self.cloud = {}
-        self.pruned = set()
 
-    def copy(self):
-        other = Context()
-        other.prefix = dict(self.prefix)
-        other.cloud = {replica: set(dots) for replica, dots in self.cloud.items()}
-        other.pruned = set(self.pruned)
-        return other
+def kind_of(bytes data not None):
+    if len(data) < 2 or start_of(data)[0] != FORMAT or not GCOUNTER <= start_of(data)[1] <= VOTE:
+        raise Malformed("neither a state nor a delta of a replica: unknown version or type at byte 0")
+    return start_of(data)[1]
 
-    def __contains__(self, dot):
-        replica, n = dot
-        return (
-            replica in self.pruned or n <= self.prefix.get(replica, 0) or n in self.cloud.get(replica, ())
-        )
 
-    def last(self, replica):
-        return max(self.prefix.get(replica, 0), max(self.cloud.get(replica, (0,)), default=0))
-
-    def add(self, dot):
-        replica, n = dot
-        if dot not in self:
-            self.cloud.setdefault(replica, set()).add(n)
-            self.compact(replica)
-
-    def compact(self, replica):
-        prefix = self.prefix.get(replica, 0)
-        cloud = {n for n in self.cloud.get(replica, ()) if n > prefix}
-        while prefix + 1 in cloud:
-            prefix += 1
-            cloud.discard(prefix)
-        if prefix:
-            self.prefix[replica] = prefix
-        self.cloud.pop(replica, None)
-        if cloud:
-            self.cloud[replica] = cloud
-
-    def join(self, other):
-        for replica, n in other.prefix.items():
-            self.prefix[replica] = max(n, self.prefix.get(replica, 0))
-        for replica, cloud in other.cloud.items():
-            self.cloud.setdefault(replica, set()).update(cloud)
-        self.pruned |= other.pruned
-        for replica in self.pruned:
-            self.prefix.pop(replica, None)
-            self.cloud.pop(replica, None)
-        for replica in list(self.cloud):
-            self.compact(replica)
-
-    def dump(self):
-        return {
-            replica: (self.prefix.get(replica, 0), tuple(sorted(self.cloud.get(replica, ()))))
-            for replica in sorted(set(self.prefix) | set(self.cloud))
-        }
-
-
-# --- stores ----------------------------------------------------------------------------------------------------------
-
-def new_store(kind):
-    return set() if kind == FLAG else {}
-
-
-def copy_store(kind, store):
-    if kind == FLAG:
-        return set(store)
-    if kind in SETS:
-        return {element: set(dots) for element, dots in store.items()}
-    if kind == ORMAP:
-        return {key: [set(dots), copy_store(key[1], below)] for key, (dots, below) in store.items()}
-    return dict(store)
-
-
-def join_dots(mine, theirs, my_context, their_context):
-    return (
-        (mine & theirs)
-        | {dot for dot in mine if dot not in their_context}
-        | {dot for dot in theirs if dot not in my_context}
-    )
-
-
-def join_entry(replica, mine, theirs, my_context, their_context):
-    """Of the entries of one replica in a counter, register or vote."""
-    kept = []
-    if mine is not None and (mine == theirs or (replica, mine[0]) not in their_context):
-        kept.append(mine)
-    if theirs is not None and (replica, theirs[0]) not in my_context:
-        kept.append(theirs)
-    return max(kept, key=lambda entry: entry[0], default=None)
-
-
-def join(kind, mine, theirs, my_context, their_context):
-    if kind == FLAG:
-        return join_dots(mine, theirs, my_context, their_context)
-    joined = {}
-    nothing = set()
-    for key in mine.keys() | theirs.keys():
-        if kind in SETS:
-            dots = join_dots(mine.get(key, nothing), theirs.get(key, nothing), my_context, their_context)
-            if dots:
-                joined[key] = dots
-        elif kind == ORMAP:
-            my_dots, below = mine.get(key) or (nothing, new_store(key[1]))
-            their_dots, others = theirs.get(key) or (nothing, new_store(key[1]))
-            dots = join_dots(my_dots, their_dots, my_context, their_context)
-            if dots:
-                joined[key] = [dots, join(key[1], below, others, my_context, their_context)]
-        else:
-            entry = join_entry(key, mine.get(key), theirs.get(key), my_context, their_context)
-            if entry is not None:
-                joined[key] = entry
-    return joined
-
-
-def all_dots(kind, store):
-    """Every dot below."""
-    if kind == FLAG:
-        yield from store
-    elif kind in SETS:
-        for dots in store.values():
-            yield from dots
-    elif kind == ORMAP:
-        for (_, below_kind), (dots, below) in store.items():
-            yield from dots
-            yield from all_dots(below_kind, below)
-    else:
-        for replica, entry in store.items():
-            yield replica, entry[0]
-
-
-def without(kind, store, gone):
-    """The store without the dots `gone`, and whether anything of it is left."""
-    if kind == FLAG:
-        return {dot for dot in store if dot not in gone}
-    if kind in SETS:
-        left = {element: {dot for dot in dots if dot not in gone} for element, dots in store.items()}
-        return {element: dots for element, dots in left.items() if dots}
-    if kind == ORMAP:
-        kept = {}
-        for key, (dots, below) in store.items():
-            dots = {dot for dot in dots if dot not in gone}
-            if dots:
-                kept[key] = [dots, without(key[1], below, gone)]
-        return kept
-    return {replica: entry for replica, entry in store.items() if (replica, entry[0]) not in gone}
-
-
-def only(kind, store, wanted):
-    """What of the store hangs on the dots of a function."""
-    if kind == FLAG:
-        return {dot for dot in store if wanted(dot)}
-    if kind in SETS:
-        left = {element: {dot for dot in dots if wanted(dot)} for element, dots in store.items()}
-        return {element: dots for element, dots in left.items() if dots}
-    if kind == ORMAP:
-        kept = {}
-        for key, (dots, below) in store.items():
-            dots = {dot for dot in dots if wanted(dot)}
-            if dots:
-                kept[key] = [dots, only(key[1], below, wanted)]
-        return kept
-    return {replica: entry for replica, entry in store.items() if wanted((replica, entry[0]))}
-
-
-def winner(store):
-    best = None
-    for replica, (_, timestamp, value) in store.items():
-        rank = (timestamp, -replica, value)
-        if best is None or rank > best:
-            best = rank
-    return best
-
-
-def visible(store):
-    """Per key of a map: its type."""
-    best = {}
-    for (key, kind), (dots, _) in store.items():
-        rank = max((n, replica) for replica, n in dots)
-        if key not in best or rank > best[key][0]:
-            best[key] = (rank, kind)
-    return {key: kind for key, (_, kind) in best.items()}
-
-
-# --- plain values, as a user function holds them -----------------------------------------------------------------------
-
-def plain(state, kind, store):
-    if kind == GCOUNTER:
-        return sum(entry[1] for entry in store.values())
-    if kind == PNCOUNTER:
-        return sum(entry[1] - entry[2] for entry in store.values())
-    if kind in SETS:
-        return set(store)
-    if kind == LWWREGISTER:
-        best = winner(store)
-        return None if best is None else best[2]
-    if kind == FLAG:
-        return bool(store)
-    if kind == VOTE:
-        return state.triple(store)
-    return {
-        key: (below_kind, plain(state, below_kind, store[key, below_kind][1]))
-        for key, below_kind in visible(store).items()
-    }
-
-
-def zero(kind):
-    return (0, 0, set(), set(), None, False, {}, (False, 0, 1))[kind - 1]
-
-
-def exported(kind, value):
-    if kind in SETS:
-        return {any_bytes(element) for element in value}
-    if kind == LWWREGISTER:
-        return None if value is None else any_bytes(value)
-    if kind == ORMAP:
-        return {any_bytes(key): exported(below_kind, below) for key, (below_kind, below) in value.items()}
-    return value
-
-
-class Incompatible(Exception):
-    """No delta leads from one plain value to the other."""
-
-
-def difference(kind, old, new):
-    """CrdtDelta fields from one plain value to another: (content or None, what the user function then has)."""
-    if kind == GCOUNTER:
-        if new < old:
-            raise Incompatible
-        step = min(new - old, (1 << 64) - 1)
-        return (field_varint(1, step) if step else None), old + step
-    if kind == PNCOUNTER:
-        step = max(min(new - old, (1 << 63) - 1), -(1 << 63))
-        return (field_varint(1, step << 1 if step >= 0 else (-step << 1) - 1) if step else None), old + step
-    if kind == GSET:
-        if old - new:
-            raise Incompatible
-        added = new - old
-        return (b"".join(field_bytes(1, any_bytes(element)) for element in added) or None), set(new)
-    if kind == ORSET:
-        return set_difference(old, new), set(new)
-    if kind == LWWREGISTER:
-        if old == new:
-            return None, new
-        return (b"" if new is None else field_bytes(1, any_bytes(new))), new
-    if kind == FLAG:
-        if old and not new:
-            raise Incompatible
-        return (b"\x08\x01" if new and not old else None), new
-    if kind == VOTE:
-        return (None if old == new else vote_content(new)), new
-    return map_difference(old, new)
-
-
-def set_difference(old, new):
-    if old == new:
-        return None
-    if not new:
-        return b"\x08\x01"
-    removed = old - new
-    added = new - old
-    if len(removed) + len(added) > len(new):
-        return b"\x08\x01" + b"".join(field_bytes(3, any_bytes(element)) for element in new)
-    return b"".join(field_bytes(2, any_bytes(element)) for element in removed) + b"".join(
-        field_bytes(3, any_bytes(element)) for element in added
-    )
-
-
-def vote_content(triple):
-    self_vote, votes_for, total = triple
-    return (
-        (b"\x08\x01" if self_vote else b"")
-        + (field_varint(2, votes_for) if votes_for else b"")
-        + (field_varint(3, total) if total else b"")
-    )
-
-
-def map_difference(old, new):
-    if old and not new:
-        return b"\x08\x01", {}
-    removed = []
-    updated = []
-    added = []
-    reached = {}
-    for key in old:
-        if key not in new:
-            removed.append(key)
-    for key, (kind, value) in new.items():
-        if key in old and old[key][0] == kind:
-            try:
-                content, now = difference(kind, old[key][1], value)
-                reached[key] = (kind, now)
-                if content is not None:
-                    updated.append((key, kind, content))
-                continue
-            except Incompatible:
-                pass
-        if key in old:
-            removed.append(key)
-        content, now = from_zero(kind, value)
-        reached[key] = (kind, now)
-        added.append((key, kind, content))
-    parts = [field_bytes(2, any_bytes(key)) for key in removed]
-    for number, entries in ((3, updated), (4, added)):
-        for key, kind, content in entries:
-            entry = field_bytes(1, any_bytes(key)) + field_bytes(2, field_bytes(kind, content))
-            parts.append(field_bytes(number, entry))
-    return (b"".join(parts) or None), reached
-
-
-def from_zero(kind, value):
-    if kind == VOTE:
-        return vote_content(value), value
-    if kind == ORSET:
-        return b"".join(field_bytes(3, any_bytes(element)) for element in value), set(value)
-    content, reached = difference(kind, zero(kind), value)
-    return content or b"", reached
-
-
-# --- protobuf ----------------------------------------------------------------------------------------------------------
-
-def varint(value):
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def field_varint(number, value):
-    return varint(number << 3) + varint(value)
-
-
-def field_bytes(number, content):
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def any_bytes(element):
-    url, value = element
-    url = url.encode()
-    return (field_bytes(1, url) if url else b"") + (field_bytes(2, value) if value else b"")
-
-
-def read_varint(data, at, end, limit=10):
-    value = 0
-    for i in range(limit):
-        if at + i >= end:
-            raise Malformed(f"truncated varint at byte {at}")
-        value |= (data[at + i] & 0x7F) << 7 * i
-        if data[at + i] < 0x80:
-            return value, at + i + 1
-    raise Malformed(f"varint too long at byte {at}")
-
-
-def fields(data, at, end, level=0):
-    """(number, wire type, value or (start, end), offset) of a message in data[at:end]."""
-    while at < end:
-        start = at
-        tag, at = read_varint(data, at, end, 5)
-        number, wire_type = tag >> 3, tag & 7
-        if not number or tag >> 32:
-            raise Malformed(f"field number out of range at byte {start}")
-        if wire_type == 0:
-            value, at = read_varint(data, at, end)
-            yield number, 0, value & (1 << 64) - 1, start
-        elif wire_type == 2:
-            size, at = read_varint(data, at, end, 5)
-            if size > end - at:
-                raise Malformed(f"truncated: length beyond the end at byte {start}")
-            yield number, 2, (at, at + size), start
-            at += size
-        elif wire_type in (1, 5):
-            size = 8 if wire_type == 1 else 4
-            if size > end - at:
-                raise Malformed(f"truncated fixed-size value at byte {start}")
-            yield number, wire_type, 0, start
-            at += size
-        else:
-            raise Malformed(f"group or unknown wire type at byte {start}")
-
-
-def parse_any(data, at, end):
-    url = ""
-    value = b""
-    for number, wire_type, content, start in fields(data, at, end):
-        if number == 1 and wire_type == 2:
-            try:
-                url = data[content[0]:content[1]].decode()
-            except UnicodeDecodeError:
-                raise Malformed(f"type_url that is not UTF-8 at byte {start}") from None
-        elif number == 2 and wire_type == 2:
-            value = data[content[0]:content[1]]
-    return url, value
-
-
-def signed(value):
-    return value - (1 << 64) if value >> 63 else value
-
-
-def parse_delta(data, at, end, depth):
-    """(kind, content) of a CrdtDelta; kind 0 when no member is set. Of several members the last one counts."""
-    if depth < 0:
-        raise Malformed(f"maps nested too deeply at byte {at}")
-    kind = 0
-    spans = []
-    for number, wire_type, content, start in fields(data, at, end):
-        if 1 <= number <= 8 and wire_type == 2:
-            if number != kind:
-                spans = []
-            kind = number
-            spans.append(content)
-    return kind, [parse_member(kind, data, span[0], span[1], depth) for span in spans]
-
-
-def parse_member(kind, data, at, end, depth):
-    found = {}
-    lists = {"removed": [], "updated": [], "added": []}
-    for number, wire_type, content, start in fields(data, at, end):
-        if wire_type == 0:
-            found[number] = content
-        elif wire_type == 2:
-            if kind == GSET and number == 1 or kind == ORSET and number == 3:
-                lists["added"].append(parse_any(data, content[0], content[1]))
-            elif kind in (ORSET, ORMAP) and number == 2:
-                lists["removed"].append(parse_any(data, content[0], content[1]))
-            elif kind == ORMAP and number in (3, 4):
-                entry = parse_entry(data, content[0], content[1], depth)
-                lists["updated" if number == 3 else "added"].append(entry)
-            elif kind == LWWREGISTER and number == 1:
-                found["value"] = parse_any(data, content[0], content[1])
-    return found, lists
-
-
-def parse_entry(data, at, end, depth):
-    key = None
-    delta = None
-    for number, wire_type, content, start in fields(data, at, end):
-        if number == 1 and wire_type == 2:
-            key = parse_any(data, content[0], content[1])
-        elif number == 2 and wire_type == 2:
-            delta = parse_delta(data, content[0], content[1], depth - 1)
-    return key, delta
-
-
-def kind_of_delta(delta):
-    return parse_delta(delta, 0, len(delta), MAX_LEVELS)[0]
-
-
-# --- own encoding -------------------------------------------------------------------------------------------------------
-
-class Writer:
-    """See docs/crdt-format.md."""
-
-    def __init__(self):
-        self.out = bytearray()
-        self.replicas = {}
-        self.urls = {}
-        self.last = (0, 0)
-
-    def number(self, value):
-        self.out += varint(value)
-
-    def text(self, content):
-        self.number(len(content))
-        self.out += content
-
-    def dot(self, dot):
-        index, n = self.replicas[dot[0]], dot[1]
-        if index == self.last[0] and n == self.last[1] + 1:
-            self.out.append(1)
-        elif index == self.last[0]:
-            self.out.append(2)
-            self.number(zigzag(n - self.last[1]))
-        else:
-            self.out.append(3)
-            self.number(index)
-            self.number(n)
-        self.last = (index, n)
-
-    def head(self, element, dots, canonical):
-        """Element with its dots. A single dot's code stands in the head."""
-        url = self.urls[element[0]]
-        if len(dots) != 1:
-            self.number(url << 3 | (4 if dots else 0))
-        else:
-            at = len(self.out)
-            self.dot(next(iter(dots)))
-            coded = bytes(self.out[at:])
-            del self.out[at:]
-            self.number(url << 3 | coded[0])
-            self.out += coded[1:]
-        if len(dots) > 1:
-            self.number(len(dots))
-            for dot in sorted(dots):
-                self.dot(dot)
-        self.text(element[1])
-
-    def store(self, kind, store, canonical):
-        if kind == FLAG:
-            self.number(len(store))
-            for dot in sorted(store):
-                self.dot(dot)
-            return
-        if kind in SETS or kind == ORMAP:
-            self.out.append(0)
-        self.number(len(store))
-        for key in sorted(store) if canonical else store:
-            entry = store[key]
-            if kind in SETS:
-                self.head(key, entry, canonical)
-            elif kind == ORMAP:
-                self.head(key[0], entry[0], canonical)
-                self.out.append(key[1])
-                self.store(key[1], entry[1], canonical)
-            else:
-                self.dot((key, entry[0]))
-                self.entry(kind, entry)
-
-    def entry(self, kind, entry):
-        if kind in COUNTERS:
-            for amount in entry[1:]:
-                self.number(amount)
-        elif kind == VOTE:
-            self.out += entry[1].to_bytes(8, "little")
-            self.out.append(entry[2])
-        else:
-            self.number(zigzag(entry[1]))
-            self.number(self.urls[entry[2][0]])
-            self.text(entry[2][1])
-
-    def context(self, context, replicas):
-        for replica in replicas:
-            prefix = context.prefix.get(replica, 0)
-            runs = []
-            for n in sorted(context.cloud.get(replica, ())):
-                if runs and n == runs[-1][1] + 1:
-                    runs[-1][1] = n
-                else:
-                    runs.append([n, n])
-            self.number(prefix)
-            self.number(len(runs))
-            end = prefix
-            for first, last in runs:
-                self.number(first - end - 2)
-                self.number(last - first)
-                end = last
-
-
-def zigzag(value):
-    return value << 1 if value >= 0 else (-value << 1) - 1
-
-
-def urls_of(kind, store):
-    if kind in SETS:
-        for url, _ in store:
-            yield url
-    elif kind == LWWREGISTER:
-        for _, _, value in store.values():
-            yield value[0]
-    elif kind == ORMAP:
-        for (key, below_kind), (_, below) in store.items():
-            yield key[0]
-            yield from urls_of(below_kind, below)
-
-
-def encode(kind, context, store, canonical):
-    writer = Writer()
-    replicas = sorted(set(context.prefix) | set(context.cloud))
-    writer.replicas = {replica: i for i, replica in enumerate(replicas)}
-    writer.out += bytes((FORMAT, kind))
-    writer.number(len(replicas))
-    for replica in replicas:
-        writer.out += replica.to_bytes(8, "little")
-    writer.number(len(context.pruned))
-    for replica in sorted(context.pruned):
-        writer.out += replica.to_bytes(8, "little")
-    writer.context(context, replicas)
-    urls = sorted({url.encode() for url in urls_of(kind, store)})
-    writer.urls = {url.decode(): i for i, url in enumerate(urls)}
-    writer.number(len(urls))
-    for url in urls:
-        writer.text(url)
-    writer.store(kind, store, canonical)
-    return bytes(writer.out)
-
-
-class Reader:
-    def __init__(self, data, bounds):
-        if not isinstance(data, bytes):
-            raise TypeError("encoded state must be bytes")
-        self.data = data
-        self.at = 0
-        self.end = len(data)
-        self.bounds = bounds
-        self.last = (0, 0)
-
-    def refuse(self, what):
-        raise Malformed(f"{what} at byte {self.at}")
-
-    def byte(self):
-        if self.at >= self.end:
-            self.refuse("truncated")
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def number(self, limit):
-        value, at = read_varint(self.data, self.at, self.end, 17)
-        if value > limit:
-            self.refuse("number out of range")
-        self.at = at
-        return value
-
-    def count(self, least):
-        value = self.number(1 << 62)
-        if value * least > self.end - self.at:
-            self.refuse("count beyond the end")
-        return value
-
-    def bytes(self, size):
-        if size > self.end - self.at:
-            self.refuse("length beyond the end")
-        self.at += size
-        return self.data[self.at - size:self.at]
-
-    def ids(self):
-        count = self.count(8)
-        if count > self.bounds.max_replicas:
-            self.refuse(f"more than {self.bounds.max_replicas} replicas")
-        found = [int.from_bytes(self.bytes(8), "little") for _ in range(count)]
-        if sorted(set(found)) != found:
-            self.refuse("replicas out of order")
-        return found
-
-    def dot(self, code=None):
-        code = self.byte() if code is None else code
-        index, n = self.last
-        if code == 1:
-            n += 1
-        elif code == 2:
-            step = self.number(1 << 46)
-            n += step >> 1 if not step & 1 else -(step + 1 >> 1)
-        elif code == 3:
-            index = self.number(1 << 16)
-            n = self.number(MAX_COUNT)
-        else:
-            self.refuse("unknown code of a dot")
-        if index >= len(self.replicas) or not 1 <= n <= MAX_COUNT:
-            self.refuse("dot out of range")
-        self.last = (index, n)
-        dot = (self.replicas[index], n)
-        if dot not in self.context or dot[0] in self.context.pruned:
-            self.refuse("dot that is not in the context")
-        return dot
-
-    def dots(self):
-        count = self.count(1)
-        dots = [self.dot() for _ in range(count)]
-        if len(set(dots)) != count:
-            self.refuse("dot twice")
-        return set(dots)
-
-    def header(self):
-        if self.byte() != FORMAT:
-            self.at = 0
-            self.refuse("unknown version of the format")
-        self.kind = self.byte()
-        if not 1 <= self.kind <= 8:
-            self.refuse("unknown type")
-        self.replicas = self.ids()
-        self.context = Context()
-        self.context.pruned = set(self.ids())
-        if self.context.pruned & set(self.replicas):
-            self.refuse("pruned replica with changes")
-        cloud = 0
-        for replica in self.replicas:
-            cloud += self.ranges(replica)
-            if cloud > self.bounds.max_cloud:
-                self.refuse("too many dots beyond the prefixes")
-        self.urls = []
-        for _ in range(self.count(1)):
-            url = self.bytes(self.number(1 << 31))
-            try:
-                self.urls.append(url.decode())
-            except UnicodeDecodeError:
-                self.refuse("type_url that is not UTF-8")
-        if len(set(self.urls)) != len(self.urls):
-            self.refuse("type_url twice")
-
-    def ranges(self, replica):
-        prefix = self.number(MAX_COUNT)
-        if prefix:
-            self.context.prefix[replica] = prefix
-        count = self.count(2)
-        if not prefix and not count:
-            self.refuse("replica without changes")
-        total = 0
-        end = prefix
-        for _ in range(count):
-            gap = self.number(MAX_COUNT) + 2
-            size = self.number(MAX_COUNT)
-            total += size + 1
-            if end + gap + size > MAX_COUNT:
-                self.refuse("range beyond the largest count")
-            if total > self.bounds.max_cloud:
-                self.refuse("too many dots beyond the prefixes")
-            cloud = self.context.cloud.setdefault(replica, set())
-            cloud.update(range(end + gap, end + gap + size + 1))
-            end += gap + size
-        self.context.compact(replica)
-        return total
-
-    def element(self, in_map):
-        head = self.number(1 << 40)
-        code = head & 7
-        url = self.url(head >> 3)
-        if code == 4:
-            dots = self.dots()
-            if len(dots) < 2:
-                self.refuse("list of less than two dots")
-        else:
-            dots = {self.dot(code)} if code else set()
-        return (url, self.bytes(self.number(1 << 31))), dots
-
-    def url(self, index):
-        if index >= len(self.urls):
-            self.refuse("unknown type_url")
-        return self.urls[index]
-
-    def store(self, kind, depth):
-        if kind == FLAG:
-            return self.dots()
-        if kind in SETS or kind == ORMAP:
-            if self.byte() > 1:
-                self.refuse("unknown flags of a store")
-        if kind == ORMAP and depth < 1:
-            self.refuse("maps nested too deeply")
-        found = {}
-        for _ in range(self.count(2)):
-            key, entry = self.entry(kind, depth)
-            if key in found:
-                self.refuse("entry twice")
-            found[key] = entry
-        if kind in SETS:
-            return {key: dots for key, dots in found.items() if dots}
-        if kind == ORMAP:
-            return {key: entry for key, entry in found.items() if entry[0]}
-        return found
-
-    def entry(self, kind, depth):
-        if kind in SETS:
-            return self.element(False)
-        if kind == ORMAP:
-            key, dots = self.element(True)
-            below_kind = self.byte()
-            if not 1 <= below_kind <= 8:
-                self.refuse("unknown type")
-            return (key, below_kind), [dots, self.store(below_kind, depth - 1)]
-        replica, n = self.dot()
-        if kind == GCOUNTER:
-            return replica, (n, self.number(MAX_SUM))
-        if kind == PNCOUNTER:
-            return replica, (n, self.number(MAX_SUM), self.number(MAX_SUM))
-        if kind == VOTE:
-            incarnation = int.from_bytes(self.bytes(8), "little")
-            vote = self.byte()
-            if vote > 1:
-                self.refuse("vote that is neither yes nor no")
-            return replica, (n, incarnation, bool(vote))
-        timestamp = self.number((1 << 64) - 1)
-        timestamp = timestamp >> 1 if not timestamp & 1 else -(timestamp + 1 >> 1)
-        url = self.url(self.number(1 << 31))
-        return replica, (n, timestamp, (url, self.bytes(self.number(1 << 31))))
-
-    def read(self):
-        self.header()
-        found = self.store(self.kind, self.bounds.max_depth)
-        if self.at != self.end:
-            self.refuse("trailing bytes")
-        return self.kind, self.context, found
-
-
-def kind_of(data):
-    if not isinstance(data, bytes):
-        raise TypeError("encoded state must be bytes")
-    if len(data) < 2 or data[0] != FORMAT or not 1 <= data[1] <= 8:
-        raise Malformed("neither a state nor a replica's delta: unknown version or type at byte 0")
-    return data[1]
+def kind_of_delta(bytes delta not None):
+    cdef Parsing parsing = Parsing()
+    cdef Span member
+    return read_member(parsing, whole_of(parsing, delta), &member)
 
 
 def join_deltas(deltas):
-    deltas = list(deltas)
-    if not deltas:
-        return b""
-    kind, context, store = Reader(deltas[0], Bounds()).read()
-    for data in deltas[1:]:
-        other, other_context, other_store = Reader(data, Bounds()).read()
-        if other != kind:
-            raise Malformed(f"deltas of a {NAMES[kind]} and of a {NAMES[other]}")
-        store = join(kind, store, other_store, context, other_context)
-        context.join(other_context)
-    return encode(kind, context, store, False)
+    cdef State union = None
+    for delta in deltas:
+        if union is None:
+            union = State(kind_of(delta), 0, 0, NO_BOUNDS)
+            union.collecting = True
+        union.merge(delta)
+    if union is None:
+        raise Malformed("no deltas to join")
+    return Writer(union, False, 0).message(&union.context, True, UNION)
 
 
-# --- state --------------------------------------------------------------------------------------------------------------
-
-MIN_TIME = -(1 << 63)
-MAX_TIME = (1 << 63) - 1
+def live_states():
+    return live
 
 
-def next_time(clock, custom, now, before):
-    """Timestamp of a register write. before: None without a value."""
-    if clock == 1:
-        return -now if before is None else min(-now, max(before - 1, MIN_TIME))
-    if clock == 2 or (clock == 3 and (before is None or custom > before)):
-        return custom
-    if clock == 3:
-        return min(before + 1, MAX_TIME)
-    return now if before is None else max(now, min(before + 1, MAX_TIME))
-
-
-class State:
-    def __init__(self, kind, replica, incarnation=0, bounds=None):
-        if not 1 <= kind <= 8:
-            raise ValueError(f"{kind} is no type of a CRDT")
-        if not 0 <= replica < 1 << 64 or not 0 <= incarnation < 1 << 64:
-            raise ValueError("replica and incarnation must be unsigned 64-bit numbers")
+@cython.final
+cdef class State:
+    def __cinit__(self, int kind, uint64_t replica, uint64_t incarnation=0, Bounds bounds=None):
+        global live
+        live += 1
+        if not GCOUNTER <= kind <= VOTE:
+            raise CrdtError(f"{kind} is no type of a CRDT")
         self.kind = kind
         self.replica = replica
-        self._incarnation = incarnation
-        self._bounds = bounds or Bounds()
-        self._context = Context()
-        self._store = new_store(kind)
-        self._taken = 0
-        self._covered = set()
-        self._whole = False
-        self._seen = None
-        self._known = None
-        self._members = None
-        self._absent = 0
-        live[0] += 1
+        self.incarnation = incarnation
+        self.bounds = bounds if bounds is not None else DEFAULT_BOUNDS
+        self.slot_of = {}
+        self.urls = []
+        self.type_of = {}
+        self.arriving = []
+        self.members = frozenset((incarnation,))
+        self.root = new_node(self, kind, NULL, 0, <uint64_t>kind * ODD)
+        add_slot(self, replica)
 
-    def __del__(self):
-        live[0] -= 1
+    def __dealloc__(self):
+        global live
+        live -= 1
+        free_node(self, self.root)
+        free(self.ids)
+        free(self.gone)
+        free(self.url_hashes)
+        free(self.url_data)
+        free(self.url_sizes)
+        release_context(&self.context)
+        release_context(&self.cleared)
+        release_context(&self.seen)
+        release_dots(&self.covered)
+        release_dots(&self.scratch)
 
     @staticmethod
-    def decode(data, replica, incarnation=0, bounds=None):
-        kind, context, store = Reader(data, bounds or Bounds()).read()
-        state = State(kind, replica, incarnation, bounds)
-        state._context = context
-        state._store = store
-        state._taken = context.last(replica)
+    def decode(bytes data not None, uint64_t replica, uint64_t incarnation=0, Bounds bounds=None):
+        cdef State state = State(kind_of(data), replica, incarnation, bounds)
+        state.merge(data)
         return state
 
     # --- changes of the user function
 
-    def apply(self, delta, now):
-        kind, members = parse_delta(delta, 0, len(delta), self._bounds.max_depth)
+    def apply(self, bytes delta not None, int64_t now):
+        cdef Parsing parsing = Parsing()
+        cdef Span member
+        cdef int kind = read_member(parsing, whole_of(parsing, delta), &member)
         if not kind:
             raise Rejected("Empty delta")
+        self._check_kind(kind)
+        check_change(parsing, kind, member, <int>self.bounds.max_depth)
+        if parsing.switches_off:
+            check_flags(self, parsing, self.root, kind, member, None)
+        self._check_room(parsing.added)
+        apply_change(self, parsing, self.root, member, now)
+
+    cdef int _check_kind(self, int kind) except -1:
         if kind != self.kind:
             raise Rejected(f"Type mismatch: this entity is a {NAMES[self.kind]}, the delta one of a {NAMES[kind]}")
-        for member in members:
-            self._check(kind, self._store, member, False)
-        backup = (self._context.copy(), copy_store(kind, self._store), set(self._covered))
-        before = self.size
-        known = self._known
-        for member in members:
-            self._store, known, _ = self._change(kind, self._store, known, member, now)
-        if self.size > self._bounds.max_state_size and self.size > before:
-            self._context, self._store, self._covered = backup
-            raise Rejected(f"State would be larger than {self._bounds.max_state_size} bytes")
-        if self._seen is not None:
-            self._known = known
+        if self.gone[self.own]:
+            raise Rejected(f"replica {self.replica} was pruned from this state")
+        return 0
 
-    def _check(self, kind, store, member, reset):
-        found, lists = member
-        if kind == GCOUNTER and found.get(1, 0) >> 63:
-            raise Rejected("Cannot decrement a GCounter")
-        if kind == FLAG and not found.get(1) and not reset and store is not None:
-            if any(self._has_seen(dot) for dot in store):
-                raise Rejected("Cannot switch off already enabled flag")
-        if kind != ORMAP:
-            return
-        shown = {} if store is None else visible(store)
-        gone = set(lists["removed"])
-        for which in ("updated", "added"):
-            for key, delta in lists[which]:
-                if key is None:
-                    raise Rejected("Map entry without key")
-                if delta is None:
-                    raise Rejected("Map entry without delta")
-                below_kind, members = delta
-                if not below_kind:
-                    raise Rejected("Empty delta")
-                below = store[key, below_kind][1] if shown.get(key) == below_kind else None
-                for below_member in members:
-                    self._check(below_kind, below, below_member, reset or bool(found.get(1)) or key in gone)
-
-    def _has_seen(self, dot):
-        return self._seen is None or dot in self._seen
-
-    def _new_dot(self):
-        n = self._context.last(self.replica) + 1
-        if n > MAX_COUNT:
-            raise Rejected("This replica has made all the changes it can count")
-        if self.replica in self._context.pruned:
-            raise Rejected("This replica was pruned from the state")
-        self._context.add((self.replica, n))
-        if self._seen is not None:
-            self._seen.add((self.replica, n))
-        return self.replica, n
-
-    def _cover(self, kind, store):
-        gone = {dot for dot in all_dots(kind, store) if self._has_seen(dot)}
-        self._covered |= gone
-        return without(kind, store, gone)
-
-    def _replace(self, dots):
-        """A new dot in place of those seen."""
-        gone = {dot for dot in dots if self._has_seen(dot)}
-        self._covered |= gone
-        return (set(dots) - gone) | {self._new_dot()}
-
-    def _change(self, kind, store, known, member, now):
-        """(store, what the user function has, whether a register's value won) after a change."""
-        found, lists = member
-        me = self.replica
-        won = True
-        if kind == GCOUNTER:
-            amount = found.get(1, 0)
-            if amount:
-                _, dot = me, self._new_dot()
-                if me in store:
-                    self._covered.add((me, store[me][0]))
-                store[me] = (dot[1], store.get(me, (0, 0))[1] + amount)
-                known = known + amount if known is not None else None
-        elif kind == PNCOUNTER:
-            amount = found.get(1, 0)
-            amount = -(amount + 1 >> 1) if amount & 1 else amount >> 1
-            if amount:
-                dot = self._new_dot()
-                if me in store:
-                    self._covered.add((me, store[me][0]))
-                _, p, m = store.get(me, (0, 0, 0))
-                store[me] = (dot[1], p + max(amount, 0), m + max(-amount, 0))
-                known = known + amount if known is not None else None
-        elif kind in SETS:
-            store, known = self._change_set(kind, store, known, member)
-        elif kind == LWWREGISTER:
-            store, known, won = self._change_register(store, known, member, now)
-        elif kind == FLAG:
-            if found.get(1):
-                store = self._replace(store)
-                known = True if known is not None else None
-        elif kind == VOTE:
-            store, known = self._change_vote(store, known, bool(found.get(1)))
-        else:
-            store, known = self._change_map(store, known, member, now)
-        return store, known, won
-
-    def _change_set(self, kind, store, known, member):
-        found, lists = member
-        known = set(known) if known is not None else None
-        if kind == ORSET and found.get(1):
-            store = self._cover(kind, store)
-            known = set() if known is not None else None
-        for element in lists["removed"]:
-            if element in store:
-                left = self._cover(kind, {element: store[element]})
-                if left:
-                    store.update(left)
-                else:
-                    del store[element]
-            if known is not None:
-                known.discard(element)
-        for element in lists["added"]:
-            store[element] = self._replace(store.get(element, ()))
-            if known is not None:
-                known.add(element)
-        return store, known
-
-    def _change_register(self, store, known, member, now):
-        found, _ = member
-        value = found.get("value", ("", b""))
-        best = winner(store)
-        clock = found.get(2, 0)
-        timestamp = next_time(clock, signed(found.get(3, 0)), now, None if best is None else best[0])
-        won = best is None or (timestamp, -self.replica, value) > best
-        if won and best is not None and self.replica in store:
-            won = (timestamp, -self.replica) != best[:2]
-        if won:
-            if self.replica in store:
-                self._covered.add((self.replica, store[self.replica][0]))
-            store[self.replica] = (self._new_dot()[1], timestamp, value)
-        return store, (value if self._seen is not None else None), won
-
-    def _change_vote(self, store, known, vote):
-        mine = store.get(self.replica)
-        voted = mine is not None and mine[1] == self._incarnation and mine[2]
-        if voted != vote:
-            if mine is not None:
-                self._covered.add((self.replica, mine[0]))
-            store[self.replica] = (self._new_dot()[1], self._incarnation, vote)
-        if known is not None and known[0] != vote:
-            known = (vote, known[1] + (1 if vote else -1), known[2])
-        return store, known
-
-    def _change_map(self, store, known, member, now):
-        found, lists = member
-        known = dict(known) if known is not None else None
-        if found.get(1):
-            store = self._cover(ORMAP, store)
-            known = {} if known is not None else None
-        for key in lists["removed"]:
-            store = self._remove_key(store, key, 0)
-            if known is not None:
-                known.pop(key, None)
-        for key, (kind, members) in lists["updated"]:
-            shown = visible(store).get(key)
-            if shown == kind:
-                store = self._change_key(store, known, key, kind, members, now, False)
-        for key, (kind, members) in lists["added"]:
-            store = self._remove_key(store, key, kind)
-            store = self._change_key(store, known, key, kind, members, now, True)
-        return store, known
-
-    def _remove_key(self, store, key, kept_kind):
-        for kind in range(1, 9):
-            if kind != kept_kind and (key, kind) in store:
-                left = self._cover(ORMAP, {(key, kind): store[key, kind]})
-                if left:
-                    store.update(left)
-                else:
-                    del store[key, kind]
-        return store
-
-    def _change_key(self, store, known, key, kind, members, now, adding):
-        dots, below = store.get((key, kind)) or (set(), new_store(kind))
-        store[key, kind] = [self._replace(dots), below]
-        has = None
-        if known is not None and key in known and known[key][0] == kind:
-            has = known[key][1]
-        elif known is not None and adding:
-            has = zero(kind)
-        for member in members:
-            below, value, _ = self._change(kind, below, has, member, now)
-            has = value if has is not None or kind == LWWREGISTER else None
-        store[key, kind][1] = below
-        if known is not None and (adding or (key in known and known[key][0] == kind)):
-            known[key] = (kind, has)
-        return store
+    cdef int _check_room(self, uint64_t added) except -1:
+        if self.bytes_held + added > self.bounds.max_state_size and added > ENTRY_SIZE:
+            raise Malformed(f"the state would be larger than {self.bounds.max_state_size} bytes")
+        return 0
 
     def take_delta(self):
-        first = self._taken + 1
-        last = self._context.last(self.replica)
-        if self._whole:
-            self._whole = False
-            self._covered = set()
-            self._taken = last
-            return self.encode()
-        if last < first and not self._covered:
+        if self.all_fresh:
+            delta = self.encode()
+        elif self.own_last == self.taken and self.covered.size == 0 and not self.has_cleared:
             return b""
-        context = Context()
-        if last >= first:
-            context.cloud[self.replica] = set(range(first, last + 1))
-            context.compact(self.replica)
-        for dot in self._covered:
-            context.cloud.setdefault(dot[0], set()).add(dot[1])
-        for replica in list(context.cloud):
-            context.compact(replica)
-        me = self.replica
-        store = only(self.kind, self._store, lambda dot: dot[0] == me and dot[1] >= first)
-        self._taken = last
-        self._covered = set()
-        return encode(self.kind, context, store, False)
+        else:
+            delta = write_delta(self)
+        forget_touched(self, self.root)
+        self.all_fresh = False
+        self.taken = self.own_last
+        self.has_cleared = False
+        release_context(&self.cleared)
+        self.covered.size = 0
+        if self.covered.room > 1024:
+            release_dots(&self.covered)
+        return delta
 
     # --- changes of others
 
-    def merge(self, data):
-        kind, context, store = Reader(data, self._bounds).read()
-        if kind != self.kind:
-            raise Malformed(f"state of a {NAMES[kind]}, where a {NAMES[self.kind]} stands")
-        joined = join(kind, self._store, store, self._context, context)
-        contexts = self._context.copy()
-        contexts.join(context)
-        if len(set(contexts.prefix) | set(contexts.cloud) | contexts.pruned) > self._bounds.max_replicas:
-            raise Malformed(f"more than {self._bounds.max_replicas} replicas")
-        if sum(len(cloud) for cloud in contexts.cloud.values()) > self._bounds.max_cloud:
-            raise Malformed(f"more than {self._bounds.max_cloud} dots beyond the prefixes")
-        size = rough_size(kind, joined)
-        if size > self._bounds.max_state_size and size > self.size:
-            raise Malformed(f"state would be larger than {self._bounds.max_state_size} bytes")
-        changed = joined != self._store or contexts.dump() != self._context.dump() \
-            or contexts.pruned != self._context.pruned
-        self._store = joined
-        self._context = contexts
-        return changed
+    def merge(self, bytes data not None):
+        cdef Reader reader
+        memset(&reader, 0, sizeof(Reader))
+        reader.start = reader.p = start_of(data)
+        reader.end = reader.start + len(data)
+        try:
+            return self._merge(&reader, data)
+        finally:
+            release_reader(&reader)
 
-    def prune(self, gone, heir):
+    cdef bint _merge(self, Reader* reader, bytes data) except -1:
+        cdef const uint8_t* store
+        cdef Context joined
+        read_header(self, reader)
+        store = reader.p
+        check_store(reader, self.kind, <int>self.bounds.max_depth)
+        if reader.p != reader.end:
+            return refuse(reader, "trailing bytes")
+        if self.bytes_held + reader.added > self.bounds.max_state_size:
+            self._check_joined(data)
+        memset(&joined, 0, sizeof(Context))
+        try:
+            copy_context(&joined, &self.context)
+            unite(&joined, &reader.context)
+            if cloud_size(&joined) > self.bounds.max_cloud:
+                return refuse(reader, f"more than {self.bounds.max_cloud} dots beyond the prefixes")
+            reader.p = store
+            return self._join(reader, &joined)
+        finally:
+            release_context(&joined)
+
+    cdef bint _join(self, Reader* reader, Context* joined) except -1:
+        """The checked store, then the context that follows."""
+        cdef uint32_t i
+        cdef bint complete = self.own_last == self.taken
+        reader.index = 0
+        reader.n = 0
+        adopt_names(self, reader)
+        self.changed = not same_context(joined, &self.context)
+        join_store(self, reader, self.root)
+        for i in range(reader.pruned):
+            self.gone[reader.slots[reader.replicas + i]] = 1
+            strip_slot(joined, reader.slots[reader.replicas + i], ENDLESS)
+        swap_contexts(&self.context, joined)
+        self._follow_own(complete)
+        self.behind = self.behind or self.changed
+        return self.changed
+
+    cdef int _follow_own(self, bint complete) except -1:
+        """Own changes that came back from others, after a loss here, are not to be sent again."""
+        cdef uint64_t last
+        if self.gone[self.own]:
+            return 0
+        last = last_of(&self.context, self.own)
+        if last > self.own_last:
+            self.own_last = last
+            if complete:
+                self.taken = last
+            else:
+                self.all_fresh = True
+        return 0
+
+    cdef int _check_joined(self, bytes data) except -1:
+        """The slow way to see what the state would be: join a copy."""
+        cdef State copy = State(self.kind, self.replica, 0, NO_BOUNDS)
+        copy.merge(self.encode())
+        copy.merge(data)
+        if copy.bytes_held > self.bounds.max_state_size and copy.bytes_held > self.bytes_held:
+            raise Malformed(f"the state would be larger than {self.bounds.max_state_size} bytes")
+        return 0
+
+    def prune(self, uint64_t gone, uint64_t heir):
+        cdef uint32_t slot
         if heir != self.replica or gone == heir:
-            raise ValueError("only another replica can be pruned, by its heir")
-        self._store = self._prune(self.kind, self._store, gone)
-        other = Context()
-        other.pruned = {gone}
-        self._context.join(other)
-        self._covered = set()
-        self._whole = True
-
-    def _prune(self, kind, store, gone):
-        me = self.replica
-        if kind == FLAG:
-            return self._prune_dots(store, gone)
-        if kind in SETS:
-            for element in sorted(store):
-                store[element] = self._prune_dots(store[element], gone)
-        elif kind == ORMAP:
-            for key in sorted(store):
-                store[key] = [self._prune_dots(store[key][0], gone), store[key][1]]
-                store[key][1] = self._prune(key[1], store[key][1], gone)
-        elif gone in store:
-            lost = store.pop(gone)
-            mine = store.get(me)
-            if kind in COUNTERS:
-                sums = mine[1:] if mine else (0,) * (len(lost) - 1)
-                sums = tuple(a + b for a, b in zip(sums, lost[1:], strict=True))
-                store[me] = (self._heir_dot(gone, lost[0])[1], *sums)
-            elif kind == LWWREGISTER and (mine is None or lost[1:] > mine[1:]):
-                store[me] = (self._heir_dot(gone, lost[0])[1], *lost[1:])
-        return store
-
-    def _heir_dot(self, gone, n):
-        seen = self._has_seen((gone, n))
-        dot = (self.replica, self._context.last(self.replica) + 1)
-        self._context.add(dot)
-        if self._seen is not None and seen:
-            self._seen.add(dot)
-        return dot
-
-    def _prune_dots(self, dots, gone):
-        lost = {dot for dot in dots if dot[0] == gone}
-        if not lost:
-            return dots
-        mine = {dot for dot in dots if dot[0] == self.replica}
-        return (set(dots) - lost - mine) | {self._heir_dot(*max(lost))}
+            raise CrdtError("only an heir prunes, and another replica than itself")
+        if self.gone[self.own]:
+            raise CrdtError(f"replica {self.replica} was pruned itself")
+        slot = slot_for(self, gone)
+        if slot == NO_ENTRY:
+            slot = add_slot(self, gone)
+        if self.gone[slot]:
+            return
+        inherit(self, self.root, slot)
+        widen(&self.context, slot + 1)
+        strip_slot(&self.context, slot, ENDLESS)
+        self.gone[slot] = 1
+        self.all_fresh = True
 
     @property
     def pruned(self):
-        return frozenset(self._context.pruned)
+        return frozenset([self.ids[slot] for slot in range(self.slots) if self.gone[slot]])
 
-    def forget_pruned(self, gone):
-        self._context.pruned.discard(gone)
+    def forget_pruned(self, uint64_t gone):
+        cdef uint32_t slot = slot_for(self, gone)
+        if slot != NO_ENTRY and self.gone[slot]:
+            self.gone[slot] = 0
+            strip_slot(&self.context, slot, 0)
 
     # --- the user function's view
 
     def open_view(self):
-        self._seen = self._context.copy()
-        value = plain(self, self.kind, self._store)
-        content, self._known = from_zero(self.kind, value)
-        return field_bytes(self.kind, content)
+        cdef Buffer out
+        memset(&out, 0, sizeof(Buffer))
+        if self.view_open:
+            self.close_view()
+        self.view_open = True
+        self._see_all()
+        append_byte(&out, <uint8_t>(self.kind << 3 | LEN))
+        put_whole(&out, self, self.root)
+        insert_length(&out, 1)
+        return taken_from(&out)
 
     def take_change(self):
-        if self._seen is None:
+        cdef Buffer out
+        if not self.view_open:
+            raise CrdtError("no view is open")
+        if self.behind:
+            self._see_all()
+        if not self.root.pending:
             return b""
-        self._seen = self._context.copy()
-        value = plain(self, self.kind, self._store)
-        try:
-            content, self._known = difference(self.kind, self._known, value)
-        except Incompatible:
-            content, self._known = from_zero(self.kind, value)
-        return b"" if content is None else field_bytes(self.kind, content)
+        memset(&out, 0, sizeof(Buffer))
+        append_byte(&out, <uint8_t>(self.kind << 3 | LEN))
+        if put_difference(&out, self, self.root) != WRITTEN:
+            release(&out)
+            return b""
+        insert_length(&out, 1)
+        return taken_from(&out)
+
+    cdef int _see_all(self) except -1:
+        self.behind = False
+        return copy_context(&self.seen, &self.context)
 
     def close_view(self):
-        self._seen = None
-        self._known = None
+        self.view_open = False
+        self.behind = False
+        forget_view(self, self.root)
 
-    def set_members(self, incarnations, absent=0):
-        self._members = frozenset(incarnations)
-        self._absent = absent
-        if self._seen is None:
+    def set_members(self, incarnations, int64_t absent=0):
+        if absent < 0:
+            raise ValueError(f"absent is {absent}; it must not be negative")
+        self.members = frozenset(incarnations)
+        self.absent = absent
+        if not self.view_open:
             return False
-        try:
-            return difference(self.kind, self._known, plain(self, self.kind, self._store))[0] is not None
-        except Incompatible:
-            return True
-
-    def triple(self, store):
-        members = frozenset((self._incarnation,)) if self._members is None else self._members
-        votes = sum(1 for _, incarnation, vote in store.values() if vote and incarnation in members)
-        mine = store.get(self.replica)
-        voted = mine is not None and mine[1] == self._incarnation and mine[2] and self._incarnation in members
-        return bool(voted), votes, len(members) + self._absent
+        if self.votes:
+            tell_votes(self, self.root)
+        return differs(self, self.root)
 
     # --- as a whole
 
-    def encode(self, canonical=False):
-        return encode(self.kind, self._context, self._store, canonical)
+    def encode(self, bint canonical=False):
+        return Writer(self, canonical, 0).message(&self.context, True, ALL)
 
     def digest(self):
-        from hashlib import blake2b
-
-        return blake2b(self.encode(True), digest_size=16).digest()
+        """Of the entries the running sum, of the context all of it."""
+        cdef uint64_t[5] words
+        cdef uint64_t low = self.sum_low, high = self.sum_high
+        cdef uint64_t part_low, part_high
+        cdef uint32_t slot, i
+        for slot in range(min(self.context.slots, self.slots)):
+            if self.context.prefix[slot]:
+                mix_dot(1, 2, self.ids[slot], self.context.prefix[slot], &part_low, &part_high)
+                low += part_low
+                high += part_high
+        for i in range(self.context.runs):
+            slot = slot_in(self.context.cloud[i].first)
+            mix_dot(3, count_in(self.context.cloud[i].first), self.ids[slot], count_in(self.context.cloud[i].last),
+                    &part_low, &part_high)
+            low += part_low
+            high += part_high
+        words[0], words[1], words[2], words[3], words[4] = low, high, self.kind, 0, 0
+        cdef XXH128_hash_t sum = XXH3_128bits_withSeed(words, sizeof(words), FORMAT)
+        memcpy(words, &sum, 16)
+        return PyBytes_FromStringAndSize(<const char*>words, 16)
 
     @property
     def size(self):
-        return rough_size(self.kind, self._store)
+        return self.bytes_held + 16 + 16 * self.slots
 
     def dump(self):
-        return self.kind, self._context.dump(), dumped(self.kind, self._store), self.pruned
+        return self.kind, dumped_context(self), dumped_store(self, self.root), self.pruned
 
     # --- single operations
 
     def value(self):
-        return exported(self.kind, plain(self, self.kind, self._store))
+        return value_of(self, self.root)
 
     def increment(self, amount=1):
-        if self.kind == GCOUNTER:
-            if not 0 <= amount < 1 << 63:
-                raise Rejected("Cannot decrement a GCounter")
-            self.apply(field_bytes(1, field_varint(1, amount)), 0)
-        else:
-            if not MIN_TIME <= amount <= MAX_TIME:
-                raise Rejected("A change of a PNCounter must be a signed 64-bit number")
-            self.apply(field_bytes(2, field_varint(1, zigzag(amount))), 0)
+        if self.kind == PNCOUNTER:
+            if not INT64_MIN <= amount <= INT64_MAX:
+                raise Rejected("a change of a PNCounter must be a signed number of 64 bits")
+            self._check_kind(PNCOUNTER)
+            count_up(self, self.root, amount, 0)
+            return
+        self._check_kind(GCOUNTER)
+        if not 0 <= amount <= INT64_MAX:
+            raise Rejected("Cannot decrement a GCounter")
+        count_up(self, self.root, 0, amount)
 
-    def add(self, element):
-        kind = GSET if self.kind == GSET else ORSET
-        self.apply(field_bytes(kind, field_bytes(1 if kind == GSET else 3, element)), 0)
+    def add(self, bytes element not None):
+        cdef Element found
+        self._check_kind(GSET if self.kind == GSET else ORSET)
+        any_element(self, element, &found, True)
+        self._check_room(found.size + ENTRY_SIZE)
+        add_element(self, self.root, &found)
 
-    def remove(self, element):
-        self.apply(field_bytes(ORMAP if self.kind == ORMAP else ORSET, field_bytes(2, element)), 0)
+    def remove(self, bytes element not None):
+        cdef Element found
+        self._check_kind(ORMAP if self.kind == ORMAP else ORSET)
+        if any_element(self, element, &found, False):
+            if self.kind == ORMAP:
+                remove_key(self, self.root, &found, 0)
+            else:
+                remove_element(self, self.root, &found)
 
     def clear(self):
-        self.apply(field_bytes(ORMAP if self.kind == ORMAP else ORSET, b"\x08\x01"), 0)
+        self._check_kind(ORMAP if self.kind == ORMAP else ORSET)
+        clear(self, self.root)
 
-    def contains(self, element):
-        element = parse_any(element, 0, len(element))
-        if self.kind == ORMAP:
-            return any((element, kind) in self._store for kind in range(1, 9))
-        if self.kind not in SETS:
+    def contains(self, bytes element not None):
+        cdef Element found
+        cdef uint32_t at
+        if self.root.table == NULL:
             raise Rejected(f"Type mismatch: a {NAMES[self.kind]} has no elements")
-        return element in self._store
+        if not any_element(self, element, &found, False):
+            return False
+        if self.kind == ORMAP:
+            return visible_kind(self, self.root, &found) != 0
+        at = find(self.root.table, &found)
+        return at != NO_ENTRY and has_dots(self.root.table.entries[at].dots)
 
-    def set(self, value, now, clock=0, custom=0):
-        if self.kind != LWWREGISTER:
-            raise Rejected(f"Type mismatch: this entity is a {NAMES[self.kind]}, the delta one of a LWWRegister")
-        member = {"value": parse_any(value, 0, len(value)), 2: clock, 3: custom & (1 << 64) - 1}
-        self._store, known, won = self._change_register(self._store, self._known, (member, {}), now)
-        if self._seen is not None:
-            self._known = known
-        return won
+    def set(self, bytes value not None, int64_t now, uint64_t clock=0, int64_t custom=0):
+        self._check_kind(LWWREGISTER)
+        self._check_room(len(value))
+        return bool(write_register(
+            self, self.root, canonical_any(value), next_time(winner(self, self.root), clock, custom, now)
+        ))
 
     def enable(self):
-        self.apply(b"\x32\x02\x08\x01", 0)
+        self._check_kind(FLAG)
+        switch_on(self, self.root)
 
-    def vote(self, vote):
-        self.apply(b"\x42\x02\x08\x01" if vote else b"\x42\x00", 0)
-
-
-def dumped(kind, store):
-    if kind == FLAG:
-        return frozenset(store)
-    if kind in SETS:
-        return {element: frozenset(store[element]) for element in sorted(store)}
-    if kind == ORMAP:
-        return {key: (frozenset(store[key][0]), dumped(key[1], store[key][1])) for key in sorted(store)}
-    return {replica: store[replica] for replica in sorted(store)}
+    def vote(self, bint vote):
+        self._check_kind(VOTE)
+        cast_vote(self, self.root, vote)
 
 
-def rough_size(kind, store):
-    if kind == FLAG:
-        return 8 + 4 * len(store)
-    if kind in SETS:
-        return 16 + sum(len(value) + 4 + 4 * len(dots) for (_, value), dots in store.items())
-    if kind == ORMAP:
-        return 16 + sum(
-            len(key[1]) + 4 + 4 * len(dots) + rough_size(below_kind, below)
-            for (key, below_kind), (dots, below) in store.items()
-        )
-    if kind == LWWREGISTER:
-        return 16 + sum(16 + len(value[1]) for _, _, value in store.values())
-    return 16 + 16 * len(store)
+# --- names ---------------------------------------------------------------------------------------------------------------
+
+cdef inline const uint8_t* start_of(bytes data) noexcept:
+    return <const uint8_t*>PyBytes_AS_STRING(data)
 
 
-def live_states():
-    return live[0]
+cdef void swap_contexts(Context* a, Context* b) noexcept:
+    cdef Context kept = a[0]
+    a[0] = b[0]
+    b[0] = kept
+
+
+cdef uint32_t add_slot(State state, uint64_t replica) except? NO_ENTRY:
+    """A replica that was not known."""
+    cdef uint32_t slot = state.slots
+    if slot >= state.bounds.max_replicas:
+        raise Malformed(f"more than {state.bounds.max_replicas} replicas")
+    if slot == state.slots_room:
+        state.slots_room = state.slots_room * 2 if state.slots_room else 4
+        state.ids = <uint64_t*>resized(state.ids, state.slots_room * sizeof(uint64_t))
+        state.gone = <uint8_t*>resized(state.gone, state.slots_room)
+    state.ids[slot] = replica
+    state.gone[slot] = 0
+    state.slot_of[replica] = slot
+    state.slots = slot + 1
+    return slot
+
+
+cdef inline bint is_url(State state, uint32_t type, const uint8_t* url, size_t size) noexcept:
+    return (
+        type < <uint32_t>PyList_GET_SIZE(state.urls) and state.url_sizes[type] == size
+        and memcmp(state.url_data[type], url, size) == 0
+    )
+
+
+cdef uint32_t find_type(State state, const uint8_t* url, size_t size, bint adopt) except? GONE:
+    """Number of a type URL; NO_ENTRY if it is not known and not to be."""
+    cdef bytes name = PyBytes_FromStringAndSize(<const char*>url, <Py_ssize_t>size)
+    found = state.type_of.get(name)
+    if found is None:
+        if not adopt:
+            return NO_ENTRY
+        found = add_type(state, name)
+    state.last_type = found
+    return state.last_type
+
+
+cdef uint32_t add_type(State state, bytes url) except? GONE:
+    cdef uint32_t type = <uint32_t>len(state.urls)
+    if type >= MAX_URLS:
+        raise Malformed(f"more than {MAX_URLS} type URLs")
+    if type == state.types_room:
+        state.types_room = state.types_room * 2 if state.types_room else 4
+        state.url_hashes = <uint64_t*>resized(state.url_hashes, state.types_room * sizeof(uint64_t))
+        state.url_data = <const uint8_t**>resized(state.url_data, state.types_room * sizeof(uint8_t*))
+        state.url_sizes = <uint32_t*>resized(state.url_sizes, state.types_room * sizeof(uint32_t))
+    state.url_hashes[type] = XXH3_64bits(PyBytes_AS_STRING(url), len(url))
+    state.url_data[type] = start_of(url)
+    state.url_sizes[type] = <uint32_t>len(url)
+    state.urls.append(url)
+    state.type_of[url] = type
+    return type

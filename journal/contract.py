@@ -184,6 +184,10 @@ class Journal(ABC):
         """Store `events` numbered from `first_sequence`, and, in the same step, `snapshot` as covering the last of
         them."""
 
+    def forget(self, entity: str, through: int) -> None:  # noqa: B027 - to keep everything is right
+        """Events up to the sequence `through`, which a stored snapshot covers, will never be read again. A store may
+        drop them at any time, or keep them."""
+
     @abstractmethod
     def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
         """Store `value` (None: delete it) as the entity's state number `version`, in place of the one before.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Sequence
 
 from stateside.journal.contract import (
@@ -51,7 +52,8 @@ class MemoryJournal(Journal):
         self.size_bytes = 0
         self._max_bytes = max_bytes
         self._entities: dict[str, _Entity] = {}
-        self._order: list[tuple[str, int, int]] = []  # of each append: entity, first sequence, number of events
+        self._order: dict[int, tuple[str, int, int]] = {}  # of each append: entity, first sequence, number of events
+        self._end = 0  # number of the next append
         self._told = 0  # events when the listeners were told last
         self._answers: list[tuple[Waiter, JournalError | None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -81,27 +83,32 @@ class MemoryJournal(Journal):
         if error := entity_error(entity):
             return waiter.on_page(None, error)
         found = self._entities.get(entity)
-        events = found.events if found else []
-        end = _page_end(events, from_sequence - 1, max_bytes)
-        waiter.on_page(Page(from_sequence, events[from_sequence - 1 : end], end < len(events)), None)
+        events, forgotten = (found.events, found.forgotten) if found else ([], 0)
+        start = from_sequence - 1 - forgotten
+        if start < 0:
+            return waiter.on_page(None, JournalError(f"{entity}: events up to {forgotten} were to be forgotten"))
+        end = _page_end(events, start, max_bytes)
+        waiter.on_page(Page(from_sequence, events[start:end], end < len(events)), None)
 
     def read_log(self, prefix: str, from_offset: int, limit: int, waiter: LogWaiter) -> None:
         check_read_log(limit)
         at, first = divmod(from_offset, APPEND_OFFSETS)
-        end = min(at + SCAN_APPENDS, len(self._order))
+        end = min(at + SCAN_APPENDS, self._end)
         entries: list[LogEntry] = []
         for number in range(at, end):
-            entity, sequence, count = self._order[number]
-            if entity.startswith(prefix):
-                events = self._entities[entity].events
+            entity, sequence, count = self._order.get(number, ("", 0, 0))
+            if count and entity.startswith(prefix):
+                found = self._entities[entity]
                 for index in range(first, count):
                     offset, place = number * APPEND_OFFSETS + index, sequence + index
+                    if place <= found.forgotten:
+                        continue
                     if len(entries) == limit:
                         return waiter.on_log(LogPage(entries, offset, True), None)
-                    entries.append(LogEntry(offset, entity, place, events[place - 1]))
+                    entries.append(LogEntry(offset, entity, place, found.events[place - 1 - found.forgotten]))
             first = 0
         next_offset = max(from_offset, end * APPEND_OFFSETS)
-        waiter.on_log(LogPage(entries, next_offset, end < len(self._order)), None)
+        waiter.on_log(LogPage(entries, next_offset, end < self._end), None)
 
     def list_entities(self, prefix: str, after: str, limit: int, waiter: ListWaiter) -> None:
         check_list(limit)
@@ -123,6 +130,18 @@ class MemoryJournal(Journal):
         if error is None:
             self._store(entity, events, snapshot, epoch)
         self._acknowledge(waiter, error)
+
+    def forget(self, entity: str, through: int) -> None:
+        found = self._entities.get(entity)
+        if found is None or found.keeps_value:
+            return
+        count = min(through, found.snapshot_sequence) - found.forgotten
+        if count > 0:
+            self.size_bytes -= sum(map(len, found.events[:count]))
+            del found.events[:count]
+            found.forgotten += count
+            while found.appends and found.appends[0][1] <= found.forgotten:
+                del self._order[found.appends.popleft()[0]]
 
     def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
         check_put(version)
@@ -153,7 +172,9 @@ class MemoryJournal(Journal):
         found = self._entities.setdefault(entity, _Entity())
         found.epoch = epoch
         if events:
-            self._order.append((entity, found.last_sequence + 1, len(events)))
+            self._order[self._end] = (entity, found.last_sequence + 1, len(events))
+            found.appends.append((self._end, found.last_sequence + len(events)))
+            self._end += 1
         found.events.extend(events)
         found.last_sequence += len(events)
         self.size_bytes += sum(map(len, events))
@@ -196,11 +217,22 @@ class MemoryJournal(Journal):
 class _Entity:
     """Events and perhaps a snapshot of them, or, when it `keeps_value`, that as a snapshot without events."""
 
-    __slots__ = ("epoch", "events", "keeps_value", "last_sequence", "snapshot", "snapshot_sequence")
+    __slots__ = (
+        "appends",
+        "epoch",
+        "events",
+        "forgotten",
+        "keeps_value",
+        "last_sequence",
+        "snapshot",
+        "snapshot_sequence",
+    )
 
     def __init__(self) -> None:
+        self.appends: deque[tuple[int, int]] = deque()  # number and last sequence of those with events
         self.epoch = 0
         self.events: list[bytes] = []
+        self.forgotten = 0  # events dropped at the front
         self.keeps_value = False
         self.last_sequence = 0
         self.snapshot: bytes | None = None

@@ -265,7 +265,7 @@ class Settings:
     )
     peer_interface: str = _row(REPLICATION, "0.0.0.0", ADDRESS, "Address the peer port listens on.")
     peer_port: int = _row(
-        REPLICATION, 0, PORT, "Port for other proxies only, never for clients; needed with `peers`. 0: closed."
+        REPLICATION, 0, PORT, "Port for other proxies only, never for clients; needed with `peers`, and closed if 0."
     )
     peer_name: str = _row(
         REPLICATION,

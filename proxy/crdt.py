@@ -683,6 +683,7 @@ class Crdt(Activation):
         timeout = entities.relay_timeout
         for command in [each for each in self.pending.values() if now >= each.sent + timeout]:
             del self.pending[command.number]
+            self.touched = now
             self._remember(command.number, command)
             self._report(f"did not answer command {command.number} within relay_timeout")
             text = f"the user function did not answer within relay_timeout ({timeout:g} s)"

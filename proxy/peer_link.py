@@ -98,7 +98,8 @@ class PeerLink(Handler):
         self._waiters: deque[tuple[int, Quorum]] = deque()
         self._gap_waiters: list[Quorum] = []
         self._exchange: Exchange | None = None
-        self._exchanges = 0
+        self._exchanges = 0  # begun
+        self._exchanged = 0  # completed
         self._again = False  # another exchange, of everything, behind the running one
         self._end_position = 0
         self._call: ClientCall | None = None
@@ -107,6 +108,7 @@ class PeerLink(Handler):
         self._scheduled = False
         self._task: asyncio.Task[None] | None = None
         self._trouble = ""
+        self._closing = False
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
@@ -241,6 +243,7 @@ class PeerLink(Handler):
         exchange, self._exchange = self._exchange, None
         assert exchange is not None
         self.node.figures.exchanges += 1
+        self._exchanged += 1
         for quorum in exchange.waiting:
             quorum.acknowledge(self.name)
         if self._again:
@@ -319,6 +322,7 @@ class PeerLink(Handler):
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -326,17 +330,20 @@ class PeerLink(Handler):
 
     async def _run(self) -> None:
         pause, most = BACKOFF_S
-        while True:
+        while not self._closing:  # a cancellation can be lost in a connect that fails at that moment
             try:
-                greeted = await self._connect()
+                useful = await self._connect()
             except (OSError, TimeoutError) as error:
-                greeted = False
+                useful = False
                 self._report(str(error) or "no answer")
-            pause = BACKOFF_S[0] if greeted else min(2 * pause, most)
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = BACKOFF_S[0] if useful else min(2 * pause, most)
+            if not self._closing:
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _connect(self) -> bool:
-        """One connection, from its beginning to its end; whether the peer was spoken with."""
+        """One connection, from its beginning to its end; whether it was of use. One over which no exchange came to its
+        end, because the peer refuses something, is not."""
+        exchanged = self._exchanged
         loop = asyncio.get_running_loop()
         host, _, port = self.name.rpartition(":")
         channel = await Channel.connect(loop, host.strip("[]"), int(port), limits=self._limits)
@@ -346,10 +353,8 @@ class PeerLink(Handler):
             self._full = False
             self.send(self.node.hello())
             reason = await self._ended
-            greeted = self.live
-            if reason or not greeted:
-                self._report(reason or "the peer closed the connection")
-            return greeted
+            self._report(reason or "the peer closed the connection")
+            return self._exchanged != exchanged
         finally:
             self._lose()
             channel.close()

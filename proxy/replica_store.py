@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
 from stateside._speedups.crdt import ORMAP, VOTE, Malformed, State
 from stateside.journal.contract import Corrupt, Head, Journal, JournalError, Page
@@ -46,12 +47,13 @@ Full = Callable[[bytes | None], None]
 class Flight:
     """What waits for an append that is under way."""
 
-    __slots__ = ("count", "full", "fulls", "own", "tickets", "tombstone")
+    __slots__ = ("count", "covering", "full", "fulls", "own", "tickets", "tombstone")
 
     def __init__(self, tickets: list[Ticket], fulls: list[Full]) -> None:
         self.tickets = tickets
         self.fulls = fulls
         self.count = 0  # events
+        self.covering = False  # with a snapshot of all before
         self.own = b""  # delta for the peers
         self.tombstone = False  # for the peers
         self.full: bytes | None = None  # for `fulls`
@@ -324,7 +326,7 @@ class ReplicaStore:
         self._bury(entry)
         self._wait(entry, ticket)
         if entry.watcher is not None:
-            entry.watcher.on_deleted()
+            _tell(entry.watcher.on_deleted)
 
     def _bury(self, entry: Entry) -> None:
         entry.state, entry.deleted, entry.unstored_tombstone = None, True, True
@@ -351,7 +353,7 @@ class ReplicaStore:
     def _lose(self, entry: Entry, text: str) -> None:
         watcher, entry.changed = entry.watcher, False
         if watcher is not None:
-            watcher.on_lost(text)
+            _tell(partial(watcher.on_lost, text))
 
     # --- making durable ------------------------------------------------------------------------------------------
 
@@ -383,7 +385,7 @@ class ReplicaStore:
             if entry.changed:
                 entry.changed = False
                 if entry.watcher is not None:
-                    entry.watcher.on_changed()
+                    _tell(entry.watcher.on_changed)
             if entry.flight is None:
                 self._append(entry)
 
@@ -401,6 +403,7 @@ class ReplicaStore:
         flight.count = len(events)
         if not events:
             return self._landed(entry, flight)
+        flight.covering = snapshot is not None
         self._note(entry)
         self._journal.append(PREFIX + entry.key, entry.sequence + 1, events, snapshot, entry)
 
@@ -439,6 +442,8 @@ class ReplicaStore:
         if error is not None:
             return self._fail(entry, flight, error)
         entry.sequence += flight.count
+        if flight.covering:
+            self._journal.forget(PREFIX + entry.key, entry.sequence)
         self._landed(entry, flight)
 
     def _landed(self, entry: Entry, flight: Flight) -> None:
@@ -456,9 +461,9 @@ class ReplicaStore:
 
     def _answer(self, flight: Flight, error: JournalError | None) -> None:
         for done in flight.fulls:
-            done(flight.full)
+            _tell(partial(done, flight.full))
         for ticket in flight.tickets:
-            ticket.finish(error)
+            _tell(partial(ticket.finish, error))
 
     def _fail(self, entry: Entry, flight: Flight, error: JournalError) -> None:
         """The journal refused: memory must not know more than it does."""
@@ -478,3 +483,12 @@ class ReplicaStore:
 
     def known(self) -> Iterable[str]:
         return self.index.keys()
+
+
+def _tell(callback: Callable[[], object]) -> None:
+    """What one activation or peer makes of it must not keep it from others."""
+    try:
+        callback()
+    except Exception as exception:
+        report = {"message": "a replica's callback failed", "exception": exception}
+        asyncio.get_running_loop().call_exception_handler(report)

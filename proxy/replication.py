@@ -50,6 +50,7 @@ from stateside.proxy.tickets import Ticket
 MESSAGE_BYTES = 1 << 20  # of a message to or from a peer, beside the largest state
 LIST_KEYS = 1000  # in a page of the journal's listing
 LOAD_KEYS = 64  # read in one loop turn while the index is made
+INDEX_PAUSE_S = 1.0
 DRAIN_CHECK_S = 0.005
 
 # gRPC status of an append or a read that the journal refused, as for other entities (activation.py).
@@ -152,6 +153,18 @@ class Replication(Replicas):
         return any(left.name == name for left in self._record.left)
 
     async def _make_index(self) -> None:
+        while not self.indexed:
+            try:
+                await self._read_all()
+            except JournalError as error:
+                log.error("the journal does not list its keys; it is tried again", error=str(error))
+                await asyncio.sleep(INDEX_PAUSE_S)
+        for inbound in list(self.inbounds):
+            inbound.on_indexed()
+        for link in self.links.values():
+            link.exchange(True)
+
+    async def _read_all(self) -> None:
         """Read every key once: its digest stays in memory."""
         key = ""
         while True:
@@ -165,10 +178,6 @@ class Replication(Replicas):
                 break
             key = page[-1]
         self.indexed = True
-        for inbound in list(self.inbounds):
-            inbound.on_indexed()
-        for link in self.links.values():
-            link.exchange(True)
 
     def _on_indexed_key(self, entry: Entry | None, error: JournalError | None) -> None:
         if entry is not None:

@@ -174,7 +174,7 @@ class Metrics(dict[str, float]):
     """Values by short name: `cloudstate_eventsourced_<name>`, or that of value entities, with the label of one entity
     type."""
 
-    PREFIXES = ("cloudstate_eventsourced_", "stateside_value_")
+    PREFIXES = ("cloudstate_eventsourced_", "stateside_value_", "stateside_crdt_")
 
     def __init__(self, text: str, entity_name: str) -> None:
         super().__init__()

@@ -24,6 +24,10 @@ VALUE_PACKAGE = f"{PACKAGE}.valueentity"
 VALUE_MODEL = f"{VALUE_PACKAGE}.ValueEntityTckModel"
 VALUE_TWO = f"{VALUE_PACKAGE}.ValueEntityTwo"
 VALUE_CONFIGURED = f"{VALUE_PACKAGE}.ValueEntityConfigured"
+CRDT_PACKAGE = f"{PACKAGE}.crdt"
+CRDT_MODEL = f"{CRDT_PACKAGE}.CrdtTckModel"
+CRDT_TWO = f"{CRDT_PACKAGE}.CrdtTwo"
+CRDT_CONFIGURED = f"{CRDT_PACKAGE}.CrdtConfigured"
 VALUE_SERVICES = (VALUE_MODEL, VALUE_TWO, VALUE_CONFIGURED)
 PERSISTENCE_IDS = {
     MODEL: "event-sourced-tck-model",
@@ -32,12 +36,17 @@ PERSISTENCE_IDS = {
     VALUE_MODEL: "value-entity-tck-model",
     VALUE_TWO: "value-entity-tck-model-two",
     VALUE_CONFIGURED: "value-entity-configured",
+    CRDT_MODEL: "crdt-tck-model",
+    CRDT_TWO: "crdt-tck-model-two",
+    CRDT_CONFIGURED: "crdt-configured",
 }
 METHODS = {MODEL: "Process", TWO: "Call", CONFIGURED: "Call"}
 METHODS |= {VALUE_MODEL: "Process", VALUE_TWO: "Call", VALUE_CONFIGURED: "Call"}
+METHODS |= {CRDT_MODEL: "Process", CRDT_TWO: "Call", CRDT_CONFIGURED: "Call"}
 CONFIGURED_TIMEOUT_MS = 100
 EVENT_SOURCED = "cloudstate.eventsourced.EventSourced"
 VALUE_ENTITY = "cloudstate.valueentity.ValueEntity"
+CRDT = "cloudstate.crdt.Crdt"
 
 
 # --- what a client asks ----------------------------------------------------------------------------------------------

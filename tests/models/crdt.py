@@ -134,7 +134,7 @@ def kind_of_delta(delta: bytes) -> int:
 
 def join_deltas(deltas: Collection[bytes]) -> bytes:
     if not deltas:
-        raise Malformed("no deltas to join")
+        return b""
     return reduce(Part.joined, map(Part.decoded, deltas)).encoded()
 
 
@@ -188,11 +188,10 @@ class State:
     def apply(self, delta: bytes, now: int) -> None:
         message = _parsed(delta)
         plain.check(self.kind, message, self.bounds.max_depth)
+        self._check_flags(self.kind, self.store, message)
         self._check_size(len(delta))
         if self._view:
             self._view.value = plain.applied(self.kind, self._view.value, message, own=True)
-        elif self.kind in (FLAG, ORMAP):
-            plain.applied(self.kind, self._value(), message, own=True)
         self.store = self._changed(self.kind, self.store, message, now)
 
     def take_delta(self) -> bytes:
@@ -240,7 +239,7 @@ class State:
 
     def take_change(self) -> bytes:
         if self._view is None:
-            raise CrdtError("no view is open")
+            return b""
         message = self._difference()
         self._view.seen = self.context.union(Context())
         if message is None:
@@ -399,8 +398,10 @@ class State:
     def _written(self, store: Store, member: Message, now: int) -> Store:
         latest = max(_ranked(store))[0] if store else None
         timestamp = _timestamp(member.clock, member.custom_clock_value, now, latest)
-        value = any_bytes(element_of(member.value))
-        if store and (timestamp, -self.replica, value) <= max(_ranked(store)):
+        value = element_of(member.value)
+        if store and (timestamp, -self.replica) == max(_ranked(store))[:2]:
+            return store  # of one replica's two writes at one time the first one stays
+        if store and (timestamp, -self.replica, value) < max(_ranked(store)):
             return store
         return self._own_entry(store, timestamp, value)
 
@@ -478,46 +479,44 @@ class State:
 
     def _inherited(self, kind: int, store: Store, gone: int) -> Store:
         if kind == ORMAP:
-            return {
-                (key, below): (self._moved(dots, gone), self._inherited(below, nested, gone))
-                for (key, below), (dots, nested) in store.items()
-            }
+            return {name: self._inherited_key(name[1], *store[name], gone) for name in sorted(store)}
         if kind in SETS:
-            return {element: self._moved(dots, gone) for element, dots in store.items()}
+            return {element: self._moved(store[element], gone) for element in sorted(store)}
         if kind == FLAG:
             return self._moved(store, gone)
-        if gone not in store:
-            return store
-        return self._inherited_entry(kind, store, gone)
+        return self._inherited_entry(kind, store, gone) if gone in store else store
+
+    def _inherited_key(self, kind: int, dots: Dots, nested: Store, gone: int) -> tuple[Dots, Store]:
+        dots = self._moved(dots, gone)
+        return dots, self._inherited(kind, nested, gone)
 
     def _inherited_entry(self, kind: int, store: Store, gone: int) -> Store:
-        left = {replica: entry for replica, entry in store.items() if replica != gone}
-        theirs, own = store[gone], store.get(self.replica)
-        if kind == VOTE or (kind == LWWREGISTER and own and own[1:] >= theirs[1:]):
-            return left
-        seen = self._seen((gone, theirs[0])) and (own is None or self._seen((self.replica, own[0])))
-        if kind == LWWREGISTER:
-            entry = theirs[1:]
+        n, *lost = store.pop(gone)
+        _, *own = store.get(self.replica, (0,))
+        if kind in (GCOUNTER, PNCOUNTER):
+            own = [more + had for more, had in zip(lost, own or [0, 0], strict=False)]
+        elif kind == VOTE or lost <= own:
+            return store
         else:
-            entry = tuple(map(sum, zip(theirs[1:], own[1:] if own else (0, 0), strict=False)))
-        left = self._own_entry(left, *entry)
-        self._unsee(seen, left[self.replica][0])
-        return left
+            own = lost
+        store[self.replica] = (self._heir_dot(gone, n)[1], *own)
+        return store
 
     def _moved(self, dots: Dots, gone: int) -> Dots:
-        theirs = {dot for dot in dots if dot[0] == gone}
-        if not theirs:
+        """One dot of the heir for what both have."""
+        lost = {dot for dot in dots if dot[0] == gone}
+        if not lost:
             return dots
-        seen = all(map(self._seen, theirs))
-        replica, n = self._dot()
-        self._unsee(seen, n)
-        return (dots - theirs) | {(replica, n)}
+        return frozenset(dot for dot in dots if dot[0] not in (gone, self.replica)) | {self._heir_dot(*max(lost))}
 
-    def _unsee(self, seen: bool, n: int) -> None:
-        """An own dot that stands for what the user function has not seen is none that it has seen."""
-        if self._view and not seen:
-            left = (dot for dot in self._view.seen.dots() if dot != (self.replica, n))
-            self._view.seen = Context(left)
+    def _heir_dot(self, gone: int, n: int) -> Dot:
+        """A dot that the user function has seen if it has seen the one in whose place this stands."""
+        seen = (gone, n)
+        dot = (self.replica, self.context.next(self.replica))
+        self.context.add(dot)
+        if self._view and seen in self._view.seen:
+            self._view.seen.add(dot)
+        return dot
 
     # --- helpers
 
@@ -532,6 +531,17 @@ class State:
             raise Malformed("more dots beyond the prefixes than max_cloud")
         if depth(after.kind, after.store) > bounds.max_depth:
             raise Malformed("maps in maps beyond max_depth")
+
+    def _check_flags(self, kind: int, store: Store | None, delta: Message) -> None:
+        """Rejected: a flag that the user function has seen on is switched off. store: None for what is not there."""
+        if kind == FLAG and not delta.flag.value and any(map(self._seen, store or ())):
+            raise Rejected("a Flag that is on cannot be switched off")
+        if kind == ORMAP:
+            removed = set(map(element_of, delta.ormap.removed))
+            for entry in (*delta.ormap.updated, *delta.ormap.added):
+                key, below = element_of(entry.key), kind_in(entry.delta)
+                stays = bool(store) and not delta.ormap.cleared and key not in removed and newest(store, key) == below
+                self._check_flags(below, store[key, below][1] if store and stays else None, entry.delta)
 
     def _check_size(self, more: int) -> None:
         self._roughly += more
@@ -548,7 +558,7 @@ def _put(store: Store, element: Element, dots: Dots) -> None:
         store.pop(element, None)
 
 
-def _ranked(store: Store) -> list[tuple[int, int, bytes]]:
+def _ranked(store: Store) -> list[tuple[int, int, Element]]:
     """A register's entries, the winner is the largest."""
     return [(timestamp, -replica, value) for replica, (_, timestamp, value) in store.items()]
 
@@ -574,4 +584,6 @@ def _as_bytes(kind: int, value: Any) -> Any:
         return {any_bytes(element) for element in value}
     if kind == ORMAP:
         return {any_bytes(key): _as_bytes(below, nested) for key, (below, nested) in value.items()}
+    if kind == LWWREGISTER and value is not None:
+        return any_bytes(value)
     return value

@@ -1,8 +1,8 @@
 """Plain values as user functions hold them, and the `CrdtDelta` messages that change them (spec crdt 1.1 to 1.9).
 
 Second part of the CRDT model: knows nothing of dots. Values by kind: int, int, frozenset of elements, the same,
-serialized Any or None, bool, dict of keys to (kind, value), (self_vote, votes_for, total_voters). An element or a key
-is (type_url, value).
+element or None, bool, dict of keys to (kind, value), (self_vote, votes_for, total_voters). An element or a key is
+(type_url, value).
 """
 
 from typing import Any
@@ -71,7 +71,7 @@ def zero_value(kind: int) -> Value:
 
 
 def applied(kind: int, value: Value, delta: Message, own: bool) -> Value:
-    """The value after a delta: of the user function itself (own), or sent to it. Rejected: a flag cannot go off."""
+    """The value after a delta: of the user function itself (own), or sent to it."""
     member = getattr(delta, NAMES[kind])
     if kind == GCOUNTER:
         return value + member.increment
@@ -84,11 +84,9 @@ def applied(kind: int, value: Value, delta: Message, own: bool) -> Value:
         kept -= {element_of(element) for element in member.removed}
         return kept | {element_of(element) for element in member.added}
     if kind == LWWREGISTER:
-        return any_bytes(element_of(member.value))
+        return element_of(member.value) if own or member.HasField("value") else None
     if kind == FLAG:
-        if value and not member.value:
-            raise Rejected("a Flag that is on cannot be switched off")
-        return member.value
+        return value or member.value
     if kind == VOTE:
         return _voted(value, member, own)
     return _applied_to_map(value, member, own)
@@ -149,9 +147,8 @@ def difference(kind: int, old: Value, new: Value) -> Message | None:
     elif kind == ORSET:
         _set_difference(member, old, new)
     elif kind == LWWREGISTER:
-        if (old or b"") == (new or b"") and old is not None:
-            return None
-        member.value.ParseFromString(new or b"")
+        if new is not None:
+            member.value.CopyFrom(any_message(new))
     elif kind == FLAG:
         _only(new)
         member.value = True
@@ -159,8 +156,6 @@ def difference(kind: int, old: Value, new: Value) -> Message | None:
         member.self_vote, member.votes_for, member.total_voters = new
     else:
         _map_difference(member, old, new)
-        if not member.ListFields():  # nothing that can be said, as between a register without value and an empty one
-            return None
     return delta
 
 

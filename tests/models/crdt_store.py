@@ -119,15 +119,15 @@ def join_dots(a: Dots, known_a: Context, b: Dots, known_b: Context) -> Dots:
 
 
 def _join_entries(a: Store, known_a: Context, b: Store, known_b: Context) -> Store:
+    """Per replica the entry with the higher n, of those that are in both or that the other side has never seen."""
     joined = {}
     for replica in a | b:
         mine, theirs = a.get(replica), b.get(replica)
-        if mine and theirs:
-            joined[replica] = max(mine, theirs)
-        elif mine and (replica, mine[0]) not in known_b:
-            joined[replica] = mine
-        elif theirs and (replica, theirs[0]) not in known_a:
-            joined[replica] = theirs
+        kept = [mine] if mine and (mine == theirs or (replica, mine[0]) not in known_b) else []
+        if theirs and (replica, theirs[0]) not in known_a:
+            kept.append(theirs)
+        if kept:
+            joined[replica] = max(kept)
     return joined
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from stateside.journal import open_journal
 from stateside.journal.contract import Head, Journal, JournalError, SequenceTaken, StaleEpoch, TooLarge
-from tests.helpers.journal import Answer, append, list_all, load, put, read_all, read_page, run
+from tests.helpers.journal import Answer, append, list_all, load, put, read_all, read_page, read_whole_log, run
 
 Scenario = Callable[[Journal], Awaitable[None]]
 
@@ -453,5 +453,28 @@ def test_entities_are_listed_by_prefix_each_once_in_pages(check, limit):
         await put(journal, "crdt|value", 1, None)
         assert sorted(await list_all(journal, "crdt|", limit)) == sorted([*wanted, "crdt|value"])
         assert await list_all(journal, "nobody|", limit) == []
+
+    check(scenario)
+
+
+def test_events_that_are_to_be_forgotten_need_not_be_there_and_all_others_are(check):
+    async def scenario(journal):
+        await append(journal, "short", 1, b"a", b"b")
+        await append(journal, "short", 3, b"c", snapshot=b"abc")
+        await append(journal, "short", 4, b"d")
+        await append(journal, "whole", 1, b"x")
+        journal.forget("short", 4)  # more than the snapshot covers
+        journal.forget("whole", 1)
+        journal.forget("unknown", 1)
+        assert await load(journal, "short") == Head(4, 3, b"abc")
+        assert await read_all(journal, "short", 4) == [b"d"]
+        assert await read_all(journal, "whole") == [b"x"]
+        await append(journal, "short", 5, b"e", snapshot=b"abcde")
+        journal.forget("short", 5)
+        await append(journal, "short", 6, b"f")
+        assert await read_all(journal, "short", 6) == [b"f"]
+        entries = await read_whole_log(journal, "short")
+        assert entries[-1].event == b"f"
+        assert [entry.sequence for entry in entries] == sorted(entry.sequence for entry in entries)
 
     check(scenario)

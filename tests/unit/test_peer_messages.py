@@ -1,4 +1,4 @@
-"""The messages between proxies: read back as they were written, and refused with a reason when they are anything else."""
+"""The messages between proxies: read back as they were written, and refused with a reason when they are not."""
 
 from __future__ import annotations
 

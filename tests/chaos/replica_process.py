@@ -12,7 +12,7 @@ import sys
 import uvloop
 
 from stateside._speedups.crdt import GCOUNTER
-from tests.helpers.replicas import Activation, Node
+from tests.helpers.nodes import Activation, Node
 
 IN_FLIGHT = 8
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stateside._speedups.crdt import GCOUNTER, State
-from tests.helpers.replicas import Node, free_port, until
+from tests.helpers.nodes import Node, free_port, until
 
 from ..integration.harness import ROOT
 

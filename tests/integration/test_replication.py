@@ -15,7 +15,7 @@ from stateside._speedups.crdt import GCOUNTER, GSET, LWWREGISTER, ORMAP, ORSET, 
 from stateside.proto import crdt as messages
 from stateside.proto.status import Status
 from stateside.proxy.replicas import Consistency
-from tests.helpers.replicas import Activation, Cluster, Node, free_port, until
+from tests.helpers.nodes import Activation, Cluster, Node, free_port, until
 
 KINDS = range(1, 9)
 

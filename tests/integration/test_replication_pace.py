@@ -11,7 +11,7 @@ import pytest
 import uvloop
 
 from stateside._speedups.crdt import GCOUNTER, ORSET, State
-from tests.helpers.replicas import Activation, Cluster
+from tests.helpers.nodes import Activation, Cluster
 
 KEYS = 300
 TICK_S = 0.005

@@ -18,7 +18,7 @@ from stateside.proxy import peer_messages as messages
 from stateside.proxy.peer_messages import PATH, Buckets, Digests, Hello, ItemKind, Kind, Left, Reader
 from stateside.proxy.replica_index import BUCKETS, DIGEST_BYTES, SUM_BYTES
 from stateside.proxy.replicas import Consistency
-from tests.helpers.replicas import Cable, Node, free_port, until
+from tests.helpers.nodes import Cable, Node, free_port, until
 
 HELLO = Hello(crdt.FORMAT, 77, 770, "", "127.0.0.1:9", ())
 

@@ -14,7 +14,7 @@ from stateside.proxy.crdt import Crdts
 from stateside.proxy.metrics import CRDT
 from stateside.proxy.router import Router
 
-from ..helpers.scripted_replicas import SomeReplicas
+from ..helpers.replicas import SomeReplicas
 from ..integration.crdt_messages import (
     STREAMED,
     command,

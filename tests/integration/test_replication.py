@@ -286,8 +286,8 @@ def test_a_joiner_gets_everything_with_tombstones_before_entities_open(tmp_path:
         ports = [free_port(), free_port()]
         names = [f"127.0.0.1:{port}" for port in ports]
         one = await Node(f"lmdb:{tmp_path / 'one'}", ports[0], (names[1],)).start()
-        for number in range(300):
-            await one.change(f"key-{number}", ORSET, lambda state: state.add(any_bytes("e")))
+        add = partial(State.add, element=any_bytes("e"))
+        await asyncio.gather(*(one.change(f"key-{number}", ORSET, add) for number in range(300)))
         gone = await one.open("key-7")
         await gone.delete()
         other = await Node(f"lmdb:{tmp_path / 'other'}", ports[1], (names[0],), crdt_read_timeout=8.0).start()

@@ -166,8 +166,6 @@ cdef class State:
     cdef uint64_t bytes_held  # estimate of the encoded length
     cdef uint64_t taken  # own dots up to this one were in a delta
     cdef Dots covered  # dots removed since the last delta
-    cdef Context cleared  # contexts of clears at the root since the last delta
-    cdef bint has_cleared
     cdef bint all_fresh  # the next delta is the whole state
     cdef bint collecting  # a union of deltas: names of removed elements stay
     cdef bint view_open
@@ -178,7 +176,6 @@ cdef class State:
     cdef uint32_t votes  # nodes of votes in the tree
     cdef Dots scratch
     cdef bint changed  # by the join under way
-    cdef bint clearing  # all that was seen is covered by `cleared`
     cdef list arriving  # type URLs of a message that are new
     cdef int _check_kind(self, int kind) except -1
     cdef int _check_room(self, uint64_t added) except -1

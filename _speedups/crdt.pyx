@@ -203,7 +203,7 @@ def join_deltas(deltas):
         union.merge(delta)
     if union is None:
         raise Malformed("no deltas to join")
-    return Writer(union, False, 0).message(&union.context, True, UNION)
+    return Writer(union, False).message(&union.context, True, UNION)
 
 
 def live_states():
@@ -239,7 +239,6 @@ cdef class State:
         free(self.url_data)
         free(self.url_sizes)
         release_context(&self.context)
-        release_context(&self.cleared)
         release_context(&self.seen)
         release_dots(&self.covered)
         release_dots(&self.scratch)
@@ -261,7 +260,7 @@ cdef class State:
         self._check_kind(kind)
         check_change(parsing, kind, member, <int>self.bounds.max_depth)
         if parsing.switches_off:
-            check_flags(self, parsing, self.root, kind, member, None)
+            check_flags(self, parsing, self.root, kind, member)
         self._check_room(parsing.added)
         apply_change(self, parsing, self.root, member, now)
 
@@ -280,15 +279,13 @@ cdef class State:
     def take_delta(self):
         if self.all_fresh:
             delta = self.encode()
-        elif self.own_last == self.taken and self.covered.size == 0 and not self.has_cleared:
+        elif self.own_last == self.taken and self.covered.size == 0:
             return b""
         else:
             delta = write_delta(self)
         forget_touched(self, self.root)
         self.all_fresh = False
         self.taken = self.own_last
-        self.has_cleared = False
-        release_context(&self.cleared)
         self.covered.size = 0
         if self.covered.room > 1024:
             release_dots(&self.covered)
@@ -410,8 +407,6 @@ cdef class State:
 
     def take_change(self):
         cdef Buffer out
-        if not self.view_open:
-            raise CrdtError("no view is open")
         if self.behind:
             self._see_all()
         if not self.root.pending:
@@ -447,7 +442,7 @@ cdef class State:
     # --- as a whole
 
     def encode(self, bint canonical=False):
-        return Writer(self, canonical, 0).message(&self.context, True, ALL)
+        return Writer(self, canonical).message(&self.context, True, ALL)
 
     def digest(self):
         """Of the entries the running sum, of the context all of it."""

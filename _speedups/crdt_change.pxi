@@ -24,7 +24,7 @@ cdef inline bint has_seen(State state, uint64_t dot) noexcept:
 
 cdef inline int cover(State state, uint64_t dot) except -1:
     """A dot goes; the next delta says so."""
-    if state.clearing or (slot_in(dot) == state.own and count_in(dot) > state.taken):
+    if slot_in(dot) == state.own and count_in(dot) > state.taken:
         return 0
     push_dot(&state.covered, dot)
     if state.covered.size > MAX_COVERED:
@@ -108,6 +108,14 @@ cdef int clear_set(State state, Node* node) except -1:
 
 cdef int clear_at_once(State state, Node* node) except -1:
     """The whole state is a set of which everything was seen."""
+    cdef uint64_t single
+    cdef uint32_t i, j, count = 0
+    cdef const uint64_t* dots
+    for i in range(node.table.used):
+        if is_used(node.table, i):
+            dots = dots_of(node.table, i, &single, &count)
+            for j in range(count):
+                cover(state, dots[j])
     reset(node.table)
     empty(&node.touched)
     empty(&node.pendings)
@@ -156,7 +164,7 @@ cdef int write_register(State state, Node* node, bytes value, int64_t time) exce
     cdef uint64_t mine = state.replica, theirs
     if best != NULL and time <= best.time:
         theirs = state.ids[slot_in(best.dot)]
-        if time < best.time or mine > theirs or (mine == theirs and value <= <bytes>best.value):
+        if time < best.time or mine > theirs or (mine == theirs and rank(value) <= rank(<bytes>best.value)):
             if state.view_open:
                 before_change(state, node)
                 know_value(node, <PyObject*>value)
@@ -358,79 +366,87 @@ cdef int begin_known(State state, Node* node) except -1:
 # --- a replica that has left ------------------------------------------------------------------------------------------------
 
 cdef int inherit(State state, Node* node, uint32_t gone) except -1:
-    """What hangs on dots of `gone` hangs on new own ones."""
-    cdef uint32_t i
+    """What hangs on dots of `gone` hangs on new own ones, in canonical order."""
+    cdef uint32_t at
     if node.kind == FLAG:
         return inherit_flag(state, node, gone)
     if node.table == NULL:
         return inherit_item(state, node, gone)
-    for i in range(node.table.used):
-        if is_used(node.table, i):
-            if has_dots(node.table.entries[i].dots):
-                inherit_dots(state, node, i, gone)
-            if child_of(node, i) != NULL:
-                inherit(state, node.children[i], gone)
+    for _, _, _, at in sorted(named_entries(state, node)):
+        inherit_dots(state, node, at, gone)
+        if child_of(node, at) != NULL:
+            inherit(state, node.children[at], gone)
     return 0
 
 
-cdef uint64_t heir_dot(State state, bint seen) except 0:
-    """A new dot that the user function has seen if it has seen what it stands for."""
+cdef uint64_t heir_dot(State state, uint64_t lost) except 0:
+    """A new dot, that the user function has seen if it has seen the one in whose place this stands."""
     cdef uint64_t dot
     cdef bint view_open = state.view_open
+    cdef bint seen = has_seen(state, lost)
     state.view_open = view_open and seen
     try:
         dot = new_dot(state)
     finally:
         state.view_open = view_open
-    state.behind = state.behind or not seen
     return dot
+
+
+cdef uint64_t dots_left(State state, const uint64_t* dots, uint32_t count, uint32_t gone) except? 0:
+    """Dots of all but `gone` and its heir, into state.scratch; the last one of `gone`, 0 if it has none."""
+    cdef uint64_t lost = 0
+    cdef uint32_t i
+    state.scratch.size = 0
+    for i in range(count):
+        if slot_in(dots[i]) == gone:
+            lost = max(lost, dots[i])
+        elif slot_in(dots[i]) != state.own:
+            push_dot(&state.scratch, dots[i])
+    return lost
 
 
 cdef int inherit_dots(State state, Node* node, uint32_t at, uint32_t gone) except -1:
     cdef uint64_t single
-    cdef uint32_t i, count = 0
-    cdef bint seen = True, found = False
+    cdef uint32_t count = 0
     cdef const uint64_t* dots = dots_of(node.table, at, &single, &count)
-    state.scratch.size = 0
-    for i in range(count):
-        if slot_in(dots[i]) == gone:
-            found = True
-            seen = seen and has_seen(state, dots[i])
-        else:
-            push_dot(&state.scratch, dots[i])
-    if not found:
+    cdef uint64_t lost = dots_left(state, dots, count, gone)
+    if not lost:
         return 0
-    push_dot(&state.scratch, heir_dot(state, seen))
+    push_dot(&state.scratch, heir_dot(state, lost))
     return set_dots(state, node, at, state.scratch.data, state.scratch.size)
 
 
 cdef int inherit_flag(State state, Node* node, uint32_t gone) except -1:
-    cdef uint32_t i = 0
-    cdef bint seen = True, found = False
     cdef Item item
-    while i < node.count:
-        if slot_in(node.items[i].dot) == gone:
-            found = True
-            seen = seen and has_seen(state, node.items[i].dot)
-            remove_item(state, node, &node.items[i])
-        else:
-            i += 1
-    if not found:
-        return 0
+    cdef uint64_t lost
+    cdef uint32_t i
+    cdef Dots dots
     memset(&item, 0, sizeof(Item))
-    item.dot = heir_dot(state, seen)
-    return add_item(state, node, &item)
+    memset(&dots, 0, sizeof(Dots))
+    try:
+        for i in range(node.count):
+            push_dot(&dots, node.items[i].dot)
+        lost = dots_left(state, dots.data, dots.size, gone)
+        if not lost:
+            return 0
+        while node.count:
+            remove_item(state, node, &node.items[node.count - 1])
+        push_dot(&state.scratch, heir_dot(state, lost))
+        for i in range(state.scratch.size):
+            item.dot = state.scratch.data[i]
+            add_item(state, node, &item)
+    finally:
+        release_dots(&dots)
+    return 0
 
 
 cdef int inherit_item(State state, Node* node, uint32_t gone) except -1:
     cdef Item* old = find_item(node, gone)
-    cdef Item* mine = find_item(node, state.own)
+    cdef Item* mine
     cdef Item item
-    cdef bint seen
     if old == NULL:
         return 0
     before_change(state, node)
-    seen = has_seen(state, old.dot) and (mine == NULL or has_seen(state, mine.dot))
     item = old[0]
     Py_XINCREF(item.value)
     try:
@@ -441,11 +457,11 @@ cdef int inherit_item(State state, Node* node, uint32_t gone) except -1:
         if mine != NULL and node.kind != LWWREGISTER:
             item.plus += mine.plus
             item.minus += mine.minus
-        item.dot = heir_dot(state, seen)
+        item.dot = heir_dot(state, item.dot)
         return put_item_of(state, node, &item)
     finally:
         Py_XDECREF(item.value)
 
 
 cdef bint is_later(const Item* a, const Item* b):
-    return a.time > b.time or (a.time == b.time and <bytes>a.value > <bytes>b.value)
+    return a.time > b.time or (a.time == b.time and rank(<bytes>a.value) > rank(<bytes>b.value))

@@ -172,87 +172,60 @@ cdef int check_map_entry(Parsing parsing, Span span, int depth) except -1:
     return check_change(parsing, kind, member, depth - 1)
 
 
-# --- flags that may not go off: the user function's value, followed through the delta -----------------------------------------
+# --- flags that may not go off --------------------------------------------------------------------------------------------
 
-cdef object check_flags(State state, Parsing parsing, const Node* node, int kind, Span span, object before):
-    """What becomes of flags below a node; `before`: what the delta has made of them so far, None if nothing.
-    Of a map: its keys with type, flags below, and whether it was added anew."""
-    if kind == FLAG:
-        return check_flag(state, parsing, node, span, before)
-    if kind != ORMAP:
-        return None
-    cdef dict keys = {} if before is None else before
-    cdef Span part
+cdef int check_flags(State state, Parsing parsing, const Node* node, int kind, Span span) except -1:
+    """Rejected: a flag that the user function has seen on is switched off. node: NULL for what is not there."""
+    cdef Span part = span
     cdef Field field
-    cdef bytes key
-    part = span
+    cdef bint cleared = False
+    if kind == FLAG:
+        return check_flag(state, parsing, node, span)
+    if kind != ORMAP:
+        return 0
+    removed = set()
     while part.p < part.end:
         next_field(parsing, &part, &field)
-        if field.tag == INT_1 and field.value:
-            keys.clear()
-            keys[None] = True
-    for tag in (LEN_2, LEN_3, LEN_4):
-        part = span
-        while part.p < part.end:
-            next_field(parsing, &part, &field)
-            if field.tag == tag and tag == LEN_2:
-                keys[any_of(parsing, span_of(&field))] = (0, None, True)
-            elif field.tag == tag:
-                check_key_flags(state, parsing, node, span_of(&field), keys, tag == LEN_4)
-    return keys
+        if field.tag == INT_1:
+            cleared = field.value != 0
+        elif field.tag == LEN_2:
+            removed.add(any_of(parsing, span_of(&field)))
+    if cleared:
+        node = NULL
+    while span.p < span.end:
+        next_field(parsing, &span, &field)
+        if field.tag == LEN_3 or field.tag == LEN_4:
+            check_key_flags(state, parsing, node, span_of(&field), removed)
+    return 0
 
 
-cdef object check_flag(State state, Parsing parsing, const Node* node, Span span, object before):
+cdef int check_flag(State state, Parsing parsing, const Node* node, Span span) except -1:
     cdef Field field
     cdef bint on = False
+    cdef uint32_t i
     while span.p < span.end:
         next_field(parsing, &span, &field)
         if field.tag == INT_1:
             on = field.value != 0
-    if before is None and node != NULL:
-        before = node.known_flag if state.view_open and node.pending else node.count != 0
-    if before and not on:
-        raise Rejected("Cannot switch off already enabled flag")
-    return on or bool(before)
+    if node != NULL and not on:
+        for i in range(node.count):
+            if has_seen(state, node.items[i].dot):
+                raise Rejected("Cannot switch off already enabled flag")
+    return 0
 
 
-cdef int check_key_flags(State state, Parsing parsing, const Node* node, Span span, dict keys, bint adding) except -1:
+cdef int check_key_flags(State state, Parsing parsing, const Node* node, Span span, set removed) except -1:
     cdef Span key_span, delta, member
-    cdef int kind, known = 0
     cdef const Node* child = NULL
     cdef Element key
+    cdef bytes name
     read_map_entry(parsing, span, &key_span, &delta)
-    kind = read_member(parsing, delta, &member)
-    name = any_of(parsing, key_span)
-    below = None
-    fresh = True
-    if name in keys:
-        known, below, fresh = keys[name]
-    elif None not in keys and node != NULL:
-        if find_element(state, name, &key):
-            known = known_kind(state, node, &key)
-            fresh = False
-    if known != kind:
-        if not adding:
-            return 0
-        below, fresh = None, True
-    if not fresh and node != NULL and find_element(state, name, &key):
-        child = child_of(node, find_key(node, &key, kind))
-    keys[name] = (kind, check_flags(state, parsing, child, kind, member, below), fresh)
-    return 0
-
-
-cdef int known_kind(State state, const Node* node, const Element* key) except -1:
-    """Type that a key has for the user function, 0 if it has none."""
-    cdef int kind
-    cdef uint32_t at
-    if not state.view_open:
-        return visible_kind(state, node, key)
-    for kind in range(GCOUNTER, VOTE + 1):
-        at = find_key(node, key, kind)
-        if at != NO_ENTRY and node.table.entries[at].dots & KNOWN:
-            return kind
-    return 0
+    cdef int kind = read_member(parsing, delta, &member)
+    if node != NULL:
+        name = any_of(parsing, key_span)
+        if name not in removed and any_element(state, name, &key, False) and visible_kind(state, node, &key) == kind:
+            child = child_of(node, find_key(node, &key, kind))
+    return check_flags(state, parsing, child, kind, member)
 
 
 cdef bytes any_of(Parsing parsing, Span span):
@@ -325,17 +298,8 @@ cdef int apply_to_set(State state, Parsing parsing, Node* node, Span span) excep
 
 
 cdef int clear(State state, Node* node) except -1:
-    """A set or map. At the root, all that was seen is covered as a whole."""
-    if node.parent == NULL:
-        unite(&state.cleared, &state.seen if state.view_open else &state.context)
-        state.has_cleared = True
-        state.clearing = True
-        release_dots(&state.covered)
-    try:
-        return clear_map(state, node) if node.kind == ORMAP else clear_set(state, node)
-    finally:
-        if node.parent == NULL:
-            state.clearing = False
+    """A set or map."""
+    return clear_map(state, node) if node.kind == ORMAP else clear_set(state, node)
 
 
 cdef int read_element(State state, Parsing parsing, Span span, Element* element, bint adopt) except -1:

@@ -44,14 +44,20 @@ cdef bytes canonical_any(bytes data):
     return any_bytes(named.url, named.url_size, named.value, named.size)
 
 
+cdef tuple rank(bytes data):
+    """An Any as type URL and value, in whose order register values stand."""
+    cdef Named named
+    named_in(data, &named)
+    return (
+        PyBytes_FromStringAndSize(<const char*>named.url, <Py_ssize_t>named.url_size).decode(),
+        PyBytes_FromStringAndSize(<const char*>named.value, <Py_ssize_t>named.size),
+    )
+
+
 cdef inline int any_element(State state, bytes data, Element* element, bint adopt) except -1:
     cdef Named named
     named_in(data, &named)
     return make_element(state, &named, element, adopt)
-
-
-cdef int find_element(State state, bytes data, Element* element) except -1:
-    return any_element(state, data, element, False)
 
 
 cdef bytes entry_bytes(State state, const Node* node, uint32_t at):
@@ -172,4 +178,4 @@ cdef tuple dumped_item(const Node* node, const Item* item):
         return n, large_int(<i128>item.plus), large_int(<i128>item.minus)
     if node.kind == VOTE:
         return n, item.incarnation, bool(item.vote)
-    return n, item.time, <object>item.value
+    return n, item.time, rank(<bytes>item.value)

@@ -153,10 +153,11 @@ cdef int put_difference(Buffer* out, State state, Node* node) except -1:
 
 
 cdef bint same_value(State state, const Node* node):
-    """Whether the user function has the register's value; none is like an empty one to it."""
+    """Whether the user function has the register's value."""
     cdef Item* best = winner(state, node)
-    known = <bytes>node.known_value if node.known_value != NULL else b""
-    return known == (<bytes>best.value if best != NULL else b"")
+    if best == NULL or node.known_value == NULL:
+        return best == NULL and node.known_value == NULL
+    return <bytes>best.value == <bytes>node.known_value
 
 
 cdef int put_step(Buffer* out, State state, Node* node) except -1:
@@ -372,6 +373,17 @@ cdef bint differs(State state, Node* node) except -1:
         elif has_dots(dots) != (dots & KNOWN != 0):
             return True
     return False
+
+
+cdef int known_kind(State state, const Node* node, const Element* key) noexcept:
+    """Type that a key has for the user function, 0 if it has none."""
+    cdef int kind
+    cdef uint32_t at
+    for kind in range(GCOUNTER, VOTE + 1):
+        at = find_key(node, key, kind)
+        if at != NO_ENTRY and node.table.entries[at].dots & KNOWN:
+            return kind
+    return 0
 
 
 cdef bint key_differs(State state, Node* node, uint32_t at) except -1:

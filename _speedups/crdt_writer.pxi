@@ -10,12 +10,10 @@ cdef class Writer:
     cdef uint32_t index
     cdef uint64_t n
     cdef bint canonical
-    cdef uint64_t first  # of a delta: own dots from here on
 
-    def __cinit__(self, State state, bint canonical, uint64_t first):
+    def __cinit__(self, State state, bint canonical):
         self.state = state
         self.canonical = canonical
-        self.first = first
         self.urls = []
         self.index_of = <uint32_t*>resized(NULL, (state.slots + 1) * sizeof(uint32_t))
         self.url_index_of = <uint32_t*>resized(NULL, (len(state.urls) + 1) * sizeof(uint32_t))
@@ -164,18 +162,10 @@ cdef class Writer:
     cdef int sorted_entries(self, Node* node) except -1:
         cdef uint32_t i, count
         cdef uint64_t single
-        cdef Element element
         cdef const uint64_t* dots
-        found = []
-        for i in range(node.table.used):
-            if is_used(node.table, i) and has_dots(node.table.entries[i].dots):
-                element_at(node.table, i, &element)
-                url = self.state.urls[element.tag >> 3 if node.kind == ORMAP else element.tag]
-                found.append((url, PyBytes_FromStringAndSize(<const char*>element.data, element.size),
-                              element.tag & 7, i))
+        found = named_entries(self.state, node)
         append_varint(&self.out, len(found))
-        for found_entry in sorted(found):
-            i = found_entry[3]
+        for _, _, _, i in sorted(found):
             dots = dots_of(node.table, i, &single, &count)
             self.entry(node, i, dots, count)
             if node.kind == ORMAP:
@@ -198,15 +188,15 @@ cdef class Writer:
             dots = dots_of(node.table, at, &single, &count)
             fresh.size = 0
             for j in range(count):
-                if self.is_fresh(dots[j]):
+                if is_fresh(self.state, dots[j]):
                     push_dot(fresh, dots[j])
-            self.entry(node, at, fresh.data, fresh.size)
+            if fresh.size == 0 and has_fresh(self.state, child_of(node, at)):
+                self.entry(node, at, dots, count)
+            else:
+                self.entry(node, at, fresh.data, fresh.size)
             if node.kind == ORMAP:
                 self.below(node, at, FRESH)
         return 0
-
-    cdef inline bint is_fresh(self, uint64_t dot) noexcept:
-        return slot_in(dot) == self.state.own and count_in(dot) >= self.first
 
     cdef int below(self, Node* node, uint32_t at, int what) except -1:
         """The store of a key's CRDT."""
@@ -225,7 +215,7 @@ cdef class Writer:
         cdef Dots* dots = &self.state.scratch
         dots.size = 0
         for i in range(node.count):
-            if what != FRESH or self.is_fresh(node.items[i].dot):
+            if what != FRESH or is_fresh(self.state, node.items[i].dot):
                 push_dot(dots, node.items[i].dot)
         return self.dots(dots.data, dots.size)
 
@@ -233,7 +223,7 @@ cdef class Writer:
         cdef uint32_t i
         wanted = []
         for i in range(node.count):
-            if what != FRESH or self.is_fresh(node.items[i].dot):
+            if what != FRESH or is_fresh(self.state, node.items[i].dot):
                 wanted.append((self.index_of[slot_in(node.items[i].dot)], i))
         append_varint(&self.out, len(wanted))
         for _, i in sorted(wanted):
@@ -280,13 +270,76 @@ cdef int put_runs(Buffer* out, const Context* context, uint32_t slot) except -1:
 cdef bytes write_delta(State state):
     """What own changes since the last delta add."""
     cdef Context context
-    cdef Writer writer = Writer(state, False, state.taken + 1)
+    cdef Writer writer = Writer(state, False)
     memset(&context, 0, sizeof(Context))
     try:
         delta_context(state, &context)
+        name_keys(state, state.root, &context)
         return writer.message(&context, False, FRESH)
     finally:
         release_context(&context)
+
+
+cdef inline bint is_fresh(State state, uint64_t dot) noexcept:
+    """Whether it was made here since the last delta."""
+    return slot_in(dot) == state.own and count_in(dot) > state.taken
+
+
+cdef bint has_fresh(State state, const Node* node) noexcept:
+    """Whether there is a fresh dot in a node or below."""
+    cdef uint64_t single
+    cdef const uint64_t* dots
+    cdef uint32_t i, j, count = 0
+    if node == NULL:
+        return False
+    for i in range(node.count):
+        if is_fresh(state, node.items[i].dot):
+            return True
+    for i in range(node.touched.size):
+        dots = dots_of(node.table, node.touched.data[i], &single, &count)
+        for j in range(count):
+            if is_fresh(state, dots[j]):
+                return True
+        if has_fresh(state, child_of(node, node.touched.data[i])):
+            return True
+    return False
+
+
+cdef int name_keys(State state, const Node* node, Context* context) except -1:
+    """Keys whose own dots were replaced by others', while something below is fresh: they travel with all their dots."""
+    cdef uint64_t single
+    cdef const uint64_t* dots
+    cdef uint32_t i, j, at, count = 0
+    cdef bint fresh
+    if node.kind != ORMAP:
+        return 0
+    for i in range(node.touched.size):
+        at = node.touched.data[i]
+        if not is_used(node.table, at) or child_of(node, at) == NULL:
+            continue
+        fresh = False
+        dots = dots_of(node.table, at, &single, &count)
+        for j in range(count):
+            fresh = fresh or is_fresh(state, dots[j])
+        if not fresh and has_fresh(state, node.children[at]):
+            for j in range(count):
+                add_dot(context, dots[j])
+        name_keys(state, node.children[at], context)
+    return 0
+
+
+cdef list named_entries(State state, const Node* node):
+    """Entries with dots as (type URL, bytes, type - 1, number)."""
+    cdef uint32_t i
+    cdef Element element
+    found = []
+    for i in range(node.table.used):
+        if is_used(node.table, i) and has_dots(node.table.entries[i].dots):
+            element_at(node.table, i, &element)
+            url = state.urls[element.tag >> 3 if node.kind == ORMAP else element.tag]
+            value = PyBytes_FromStringAndSize(<const char*>element.data, element.size)
+            found.append((url, value, element.tag & 7 if node.kind == ORMAP else 0, i))
+    return found
 
 
 cdef int delta_context(State state, Context* context) except -1:
@@ -307,8 +360,6 @@ cdef int delta_context(State state, Context* context) except -1:
             add_runs(context, runs, size)
         finally:
             free(runs)
-    if state.has_cleared:
-        unite(context, &state.cleared)
     for i in range(state.slots):
         if state.gone[i]:
             strip_slot(context, i, 0)

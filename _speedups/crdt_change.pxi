@@ -164,7 +164,7 @@ cdef int write_register(State state, Node* node, bytes value, int64_t time) exce
     cdef uint64_t mine = state.replica, theirs
     if best != NULL and time <= best.time:
         theirs = state.ids[slot_in(best.dot)]
-        if time < best.time or mine > theirs or (mine == theirs and rank(value) <= rank(<bytes>best.value)):
+        if time < best.time or mine >= theirs:  # of one replica's two writes at one time the first one stays
             if state.view_open:
                 before_change(state, node)
                 know_value(node, <PyObject*>value)

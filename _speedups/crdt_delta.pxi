@@ -26,6 +26,7 @@ cdef class Parsing:
 
 
 cdef inline const uint8_t* next_field(Parsing parsing, Span* span, Field* field) except NULL:
+    field.tag = 0
     cdef const uint8_t* p = read_field(&parsing.wire, span.p, span.end, field)
     if p == NULL:
         raise Malformed(f"{parsing.wire.error.decode()} at byte {parsing.wire.where - parsing.wire.start}")

@@ -48,9 +48,9 @@ class Quorums:
 
     def needed(self, consistency: Consistency) -> int:
         """How many of the others."""
-        count = len(self._others())
         if consistency == Consistency.LOCAL:
             return 0
+        count = len(self._others())
         return count if consistency == Consistency.ALL else (count + 1) // 2
 
     def add(self, consistency: Consistency, writer: Writer) -> Quorum:

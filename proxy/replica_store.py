@@ -382,12 +382,15 @@ class ReplicaStore:
         """The end of a loop turn."""
         dirty, self._dirty = self._dirty, []
         for entry in dirty:
-            if entry.changed:
-                entry.changed = False
-                if entry.watcher is not None:
-                    _tell(entry.watcher.on_changed)
+            self._tell_watcher(entry)
             if entry.flight is None:
                 self._append(entry)
+
+    def _tell_watcher(self, entry: Entry) -> None:
+        if entry.changed:
+            entry.changed = False
+            if entry.watcher is not None:
+                _tell(entry.watcher.on_changed)
 
     def _append(self, entry: Entry) -> None:
         entry.queued = False
@@ -454,6 +457,7 @@ class ReplicaStore:
             self._on_own(entry.key, None if flight.tombstone else flight.own)
         self._answer(flight, None)
         if entry.queued:
+            self._tell_watcher(entry)  # of what came after the turn in which the entry was queued
             self._append(entry)
         elif entry.flight is None:
             self._busy.discard(entry)

@@ -15,11 +15,14 @@ from stateside.proto import action
 from stateside.support import Stateside
 
 from .action_function import ActionCall, ActionFunction
+from .crdt_function import CrdtFunction, CrdtStream
 from .user_function import EntityStream, ScriptedUserFunction
 from .value_function import ValueFunction, ValueStream
 
 EVENT_SOURCED = "/cloudstate.eventsourced.EventSourced/handle"
+CRDT = "/cloudstate.crdt.Crdt/handle"
 VALUE_ENTITY = "/cloudstate.valueentity.ValueEntity/handle"
+PATHS: dict[type, str] = {ValueStream: VALUE_ENTITY, CrdtStream: CRDT}
 ACTIONS = "/cloudstate.action.ActionProtocol/"
 
 
@@ -43,7 +46,8 @@ class Interceptor(ScriptedUserFunction):
         await self.app.stop(0)
 
     async def _play_model(self, stream: EntityStream, init: Any) -> None:
-        async for answer in self.asked(VALUE_ENTITY if isinstance(stream, ValueStream) else EVENT_SOURCED, stream):
+        path = next((path for kind, path in PATHS.items() if isinstance(stream, kind)), EVENT_SOURCED)
+        async for answer in self.asked(path, stream):
             await stream.send_bytes(answer)
 
     async def asked(self, path: str, stream: EntityStream) -> Any:
@@ -69,6 +73,10 @@ class ActionInterceptor(Interceptor, ActionFunction):
 
 class ValueInterceptor(Interceptor, ValueFunction):
     """Plays value entities too."""
+
+
+class CrdtInterceptor(Interceptor, CrdtFunction):
+    """Plays CRDT entities too."""
 
 
 async def pass_on(stream: EntityStream, call: Any) -> None:

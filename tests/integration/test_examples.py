@@ -10,15 +10,23 @@ from typing import Any
 import grpc
 import pytest
 
+from examples.chat.protos.chat import chat_pb2 as chat
+from examples.chat.rooms import Room
 from examples.fraud_scoring.protos.fraud import fraud_pb2 as fraud
 from examples.fraud_scoring.services import CustomerCase, Scoring
 from examples.ping_pong.players import Pinger, Ponger
 from examples.ping_pong.protos.pingpong import pingpong_pb2 as game
+from examples.shared_counter.entity import SharedCounter
+from examples.shared_counter.protos.counter import counter_pb2 as shared
 from examples.shopping_cart.entity import ShoppingCart
+from examples.todo.entity import TodoList
+from examples.todo.protos.todo import todo_pb2 as todo
 from examples.transfer.protos.transfer import transfer_pb2 as bank
 from examples.transfer.services import Account, Transfers
 from examples.value_cart.entity import ValueCart
 from examples.value_cart.protos.valuecart import shoppingcart_pb2 as shop
+from examples.voting.polls import Poll
+from examples.voting.protos.voting import voting_pb2 as voting
 from stateside.support import Stateside
 
 from .harness import Client, ProxyProcess
@@ -30,7 +38,9 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         self.app = Stateside(
-            ShoppingCart, ValueCart, Pinger, Ponger, Scoring(), CustomerCase, Transfers, Account, name="examples"
+            *(ShoppingCart, ValueCart, Pinger, Ponger, Scoring(), CustomerCase, Transfers, Account),
+            *(Room, Poll, SharedCounter, TodoList),
+            name="examples",
         )
         self.folder = folder
 
@@ -131,3 +141,70 @@ async def test_a_transfer_of_more_than_there_is(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.call("example.transfer.Transfers/Start", transfer, bank.Progress)
     assert caught.value.details() == "Account poor does not have 30"
+
+
+class Watching:
+    """A streamed call."""
+
+    def __init__(self, served: Served, method: str, request: Any, reply_class: Any) -> None:
+        self._call = served.client.channel.unary_stream(f"/{method}")(request.SerializeToString(), timeout=PATIENCE_S)
+        self._reply_class = reply_class
+
+    async def next(self) -> Any:
+        message = await self._call.read()
+        return message if message is grpc.aio.EOF else self._reply_class.FromString(message)
+
+    def cancel(self) -> None:
+        self._call.cancel()
+
+
+async def test_a_shared_counter(served: Served) -> None:
+    watch = Watching(served, "example.counter.Counters/Watch", shared.CounterKey(counter="c"), shared.Value)
+    assert (await watch.next()).value == 0
+    for by, value in ((5, 5), (-7, -2)):
+        change = shared.Change(counter="c", by=by)
+        assert (await served.call("example.counter.Counters/Add", change, shared.Value)).value == value
+        assert (await watch.next()).value == value
+    watch.cancel()
+    assert (await served.call("example.counter.Counters/Get", shared.CounterKey(counter="c"), shared.Value)).value == -2
+
+
+async def test_a_poll(served: Served) -> None:
+    key = voting.PollKey(poll="p")
+    watch = Watching(served, "example.voting.Polls/Watch", key, voting.Tally)
+    assert await watch.next() == voting.Tally()
+    ballot = voting.Ballot(poll="p", voter="alice", choice="tea")
+    tally = await served.call("example.voting.Polls/Cast", ballot, voting.Tally)
+    assert tally == await watch.next() == voting.Tally(votes={"tea": 1})
+    closed = await served.call("example.voting.Polls/Close", key, voting.Tally)
+    assert closed == await watch.next() == voting.Tally(votes={"tea": 1}, closed=True)
+    assert await watch.next() is grpc.aio.EOF
+    with pytest.raises(grpc.aio.AioRpcError, match="The poll is closed"):
+        await served.call("example.voting.Polls/Cast", ballot, voting.Tally)
+
+
+async def test_a_todo_list(served: Served) -> None:
+    edit = todo.Edit(list="home", item="1", title="milk", add_labels=["shop"])
+    await served.call("example.todo.Todos/Write", edit, todo.Item)
+    await served.call("example.todo.Todos/Write", todo.Edit(list="home", item="1", done=True), todo.Item)
+    listed = await served.call("example.todo.Todos/Get", todo.ListKey(list="home"), todo.TodoList)
+    assert listed == todo.TodoList(items=[todo.Item(item="1", title="milk", done=True, labels=["shop"])])
+    await served.call("example.todo.Todos/Remove", todo.ItemKey(list="home", item="1"), todo.Item)
+    assert not (await served.call("example.todo.Todos/Get", todo.ListKey(list="home"), todo.TodoList)).items
+
+
+async def test_a_chat_room(served: Served) -> None:
+    alice = Watching(served, "example.chat.Rooms/Join", chat.JoinRoom(room="r", user="alice"), chat.Room)
+    assert (await alice.next()).online == ["alice"]
+    bob = Watching(served, "example.chat.Rooms/Join", chat.JoinRoom(room="r", user="bob"), chat.Room)
+    assert (await bob.next()).online == (await alice.next()).online == ["alice", "bob"]
+    await served.call("example.chat.Rooms/Say", chat.Post(room="r", user="bob", text="hello"), chat.Room)
+    for guest in (alice, bob):
+        assert [message.text for message in (await guest.next()).messages] == ["hello"]
+    bob.cancel()
+    assert (await alice.next()).online == ["alice"]
+    alice.cancel()
+    room = chat.GetRoom(room="r")
+    while (seen := await served.call("example.chat.Rooms/Look", room, chat.Room)).online:
+        await asyncio.sleep(0.01)
+    assert [message.text for message in seen.messages] == ["hello"]

@@ -270,6 +270,33 @@ def test_a_barrier_waits_for_everything_that_is_under_way(check) -> None:
     check(scenario)
 
 
+def test_a_watcher_hears_of_what_comes_while_further_changes_wait_for_the_journal(check) -> None:
+    class Watcher:
+        seen = 0
+
+        def on_changed(self) -> None:
+            self.seen = entry.state.value()
+
+    async def scenario(journal: Journal) -> None:
+        nonlocal entry
+        store = Store(journal)
+        state = store.state(GCOUNTER)
+        entry = store.entry()
+        watcher = entry.watcher = Watcher()
+        asked = []
+        for _ in range(2):  # the first on its way to the journal, the second behind it
+            state.increment()
+            asked.append(asyncio.ensure_future(store.write()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await store.merge_all(foreign(GCOUNTER, lambda other: other.increment(40)))
+        await asyncio.gather(*asked)
+        assert watcher.seen == 42
+
+    entry: Entry
+    check(scenario)
+
+
 def test_a_departed_replica_is_pruned_from_states_that_name_it(check) -> None:
     async def scenario(journal: Journal) -> None:
         store = Store(journal)

@@ -72,7 +72,7 @@ def route_main_port(request: Request) -> Response:
     if probe == "queue":
         return Response(HTTPStatus.OK, b"queue")
     if probe is not None:
-        return text(HTTPStatus.BAD_REQUEST, f"unexpected probe header value: {probe!r}")
+        return Response(HTTPStatus.BAD_REQUEST, f"unexpected probe header value: {probe}".encode())
     return text(HTTPStatus.NOT_FOUND)
 
 

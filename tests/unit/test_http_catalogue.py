@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from tck import action_pb2, valueentity_pb2
 
 from examples.shopping_cart.protos.shoppingcart import shoppingcart_pb2 as shop
@@ -433,6 +433,7 @@ def tck(number: int, root: Any, service: str, target: str, body: str, reply: Any
 
 ACTION = "cloudstate.tck.model.action.ActionTckModel"
 ENTITY = "cloudstate.tck.model.valueentity"
+ONE = f"{ENTITY}.ValueEntityTckModel"
 FOO = '{"groups": [{"steps": [{"reply": {"message": "foo"}}]}]}'
 NOTHING = valueentity_pb2.Response()
 tck(
@@ -466,7 +467,7 @@ def _() -> None:
 @row(98)
 def _() -> None:
     response = Desk(None).ask("GET", "/", k_network_probe="x")
-    assert response.status == 400 and response.body.startswith(b"unexpected probe header value: ")
+    assert (response.status, response.body) == (400, b"unexpected probe header value: x")
 
 
 @row(99)
@@ -484,10 +485,3 @@ def test_row(number: int) -> None:
 
 def test_no_row_is_missing() -> None:
     assert sorted(CASES) == list(range(1, 100))
-
-
-def test_http_bodies_of_requests_are_taken_as_they_came() -> None:
-    """Beyond the catalogue: spec http 6 lets us."""
-    desk = Desk(rule(post="/raw", body="*"), input=".google.api.HttpBody")
-    assert desk.request("POST", "/raw", b"\x00", "a/b").data == b"\x00"
-    assert desk.make("google.api.HttpBody").DESCRIPTOR.fields_by_name["data"].type == FieldDescriptorProto.TYPE_BYTES

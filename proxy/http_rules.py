@@ -74,17 +74,23 @@ class Table:
         for binding in sorted(bindings, key=lambda binding: -binding.order):
             literal = binding.template.literal
             (self._patterns if literal is None else self._exact.setdefault(literal, [])).append(binding)
+        self._by_verb = {verb: self._serving(verb) for verb in {binding.verb for binding in bindings}}
+        self._of_any_verb = self._serving(ANY_VERB)
 
     def find(self, verb: str, path: str) -> tuple[Binding, tuple[str, ...]] | None:
         """The binding for a canonical path, and what its variables captured."""
-        exact = next((binding for binding in self._exact.get(path, ()) if binding.serves(verb)), None)
-        for binding in self._patterns:
+        listed = self._exact.get(path)
+        exact = next((binding for binding in listed if binding.serves(verb)), None) if listed else None
+        for binding in self._by_verb.get(verb, self._of_any_verb):
             if exact is not None and binding.order < exact.order:
                 break
-            captures = binding.template.match(path) if binding.serves(verb) else None
+            captures = binding.template.match(path)
             if captures is not None:
                 return binding, captures
         return (exact, ()) if exact is not None else None
+
+    def _serving(self, verb: str) -> list[Binding]:
+        return [binding for binding in self._patterns if binding.serves(verb)]
 
     def verbs(self, path: str) -> list[str]:
         """All that the path may be asked with; empty when nothing fits it."""

@@ -34,7 +34,7 @@ MAX_DIGITS = 400  # of a number in path or query; more than any double needs
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|NaN|[+-]?Infinity")
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FLOAT_MAX = 3.4028235677973366e38  # what rounds to the largest float
 
@@ -62,11 +62,12 @@ def request_message(binding: Binding, captures: Sequence[str], query: str, conte
     message = binding.input.new()
     if binding.body == WHOLE:
         _read_whole(binding.input, message, content_type, body)
-    else:
+    elif query:
         _read_query(message, query)
     for path, captured in zip(binding.variables, captures, strict=True):
         _read_variable(message, path, captured)
-    if isinstance(binding.body, FieldDescriptor):
+    if binding.body is not None and binding.body != WHOLE:
+        assert not isinstance(binding.body, str)
         _read_field(message, binding.body, content_type, body)
     try:
         serialized: bytes = message.SerializeToString()
@@ -223,15 +224,15 @@ def _write(message: Any, path: FieldPath, texts: list[str]) -> None:
 
 
 def _write_one(message: Any, field: FieldDescriptor, text: str) -> None:
-    target = getattr(message, field.name)
     if field.message_type is not None:
+        target = getattr(message, field.name)
         if not field.is_repeated:
             message.ClearField(field.name)
         inner = target.add() if field.is_repeated else getattr(message, field.name)
         inner.SetInParent()
         _write_message(inner, text)
     elif field.is_repeated:
-        target.append(scalar(field, text))
+        getattr(message, field.name).append(scalar(field, text))
     else:
         setattr(message, field.name, scalar(field, text))
 
@@ -325,7 +326,26 @@ def json_reply(binding: Binding, reply: bytes) -> bytes:
     value = binding.output.print(message)
     if binding.response is not None:
         value = _selected(message, binding.response, value)
-    return _encode(value).encode()
+    return _encode(value)
+
+
+def _encode(value: Any) -> bytes:
+    if not isinstance(value, dict):
+        return _ENCODER.encode(value).encode()
+    return "".join(_iterate(value, 0)).encode()
+
+
+def _make_encoder() -> Callable[[Any, int], Any]:
+    """What JSONEncoder makes anew for each value. Values have no cycles, so none are looked for."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return lambda value, indent: _ENCODER.iterencode(value)
+    text = json.encoder.encode_basestring
+    encoder: Callable[[Any, int], Any] = make(None, _ENCODER.default, text, None, ":", ",", False, False, True)
+    return encoder
+
+
+_iterate = _make_encoder()
 
 
 def _selected(message: Any, field: FieldDescriptor, whole: dict[str, Any]) -> Any:

@@ -182,6 +182,10 @@ class Proxy:
         gauge("stateside_waiting_entities", "Instances that wait for a stream", lambda: len(self.user_function.waiting))
         gauge("stateside_pending_effects", "Side effects running", lambda: self.router.pending_effects)
         counter("stateside_failed_effects", "Side effects not done or failed", lambda: self.router.failed_effects)
+        if (clients := self.tls.clients) is not None:
+            counter(
+                "stateside_tls_failed_handshakes", "TLS handshakes of clients that failed", lambda: clients.failures
+            )
         events = self.eventing.figures
         counter("stateside_eventing_handled", "Events that consumers handled", lambda: events.handled)
         counter("stateside_eventing_failed_deliveries", "Events not handled, each try", lambda: events.failed)

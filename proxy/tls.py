@@ -84,6 +84,7 @@ def _context(protocol: int, alpn: list[str]) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_ciphers(CIPHERS)
     context.set_alpn_protocols(alpn)
+    context.sslobject_class = _End
     return context
 
 
@@ -136,6 +137,8 @@ class LiveContext(ssl.SSLContext):
     """An SSL context that can be replaced while it is in use, and bounds how many connections use it. The transport
     counts a connection once its handshake is done; here those are counted too that never get so far."""
 
+    failures: int
+    """Handshakes that failed."""
     _current: ssl.SSLContext
     _make: Callable[[], ssl.SSLContext]
     _most: int
@@ -149,6 +152,7 @@ class LiveContext(ssl.SSLContext):
         live._current = current
         live._make = make
         live._most = most
+        live.failures = 0
         live._open = weakref.WeakSet()
         return live
 
@@ -159,10 +163,35 @@ class LiveContext(ssl.SSLContext):
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         """For a new connection. Raises SSLError, upon which it is closed, when there are too many."""
         if len(self._open) >= self._most:
+            self.failures += 1
             raise ssl.SSLError(f"{self._most} connections speak TLS or are about to")
         made = self._current.wrap_bio(*args, **kwargs)
+        assert isinstance(made, _End)
+        made.live = self
         self._open.add(made)
         return made
+
+
+class _End(ssl.SSLObject):
+    """One end of a connection. When it goes away without having shaken hands, that has failed: refused, given up by the
+    client, or not done in time. The transport only closes then."""
+
+    live: LiveContext | None = None
+    is_open = False
+
+    def do_handshake(self) -> None:
+        try:
+            ssl.SSLObject.do_handshake(self)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            log.debug("a TLS handshake failed", reason=str(error))
+            raise
+        self.is_open = True
+
+    def __del__(self) -> None:
+        if self.live is not None and not self.is_open:
+            self.live.failures += 1
 
 
 class Watch:

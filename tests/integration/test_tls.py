@@ -127,6 +127,34 @@ async def test_an_unfinished_handshake_is_given_up(authority: Authority) -> None
         writer.close()
 
 
+async def test_failed_handshakes_are_counted(authority: Authority) -> None:
+    async with served(authority) as world:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await certificate_of(world.proxy.port, ssl.create_default_context())
+
+        async def is_counted() -> bool:
+            _, figures = await world.proxy.admin("/metrics")
+            return "\nstateside_tls_failed_handshakes_total 1.0\n" in figures
+
+        await eventually(is_counted, "the failed handshake in the metrics")
+
+
+async def test_the_proxy_stops_cleanly_with_connections_open(authority: Authority) -> None:
+    async with served(authority) as world:
+        port, context = world.proxy.port, authority.client_context()
+        key = world.user_function.play()
+        asked = asyncio.create_task(ask(port, authority, key))
+        stream = await world.user_function.ready_stream(key)
+        reader, writer = await asyncio.open_connection(HOST, port, ssl=context)
+        stopped = asyncio.create_task(world.proxy.terminate())
+        assert await soon(reader.read(), "the end of an idle connection") == b""
+        writer.close()
+        await stream.next()
+        await stream.send(messages.reply(1, "x"))
+        assert await asked == ok("x")
+        assert await stopped == 0
+
+
 # --- files that change -----------------------------------------------------------------------------------------------
 
 

@@ -58,6 +58,7 @@ VALUE = "durable update of a 100 B value, 1000 in flight, 1000 entities"
 FORWARD = "the read-only command, answered by a forward to another"
 ACTION = "unary action, 128 in flight"
 ENDLESS = "streamed-out action, 2 streams, 100 B messages"
+ACCESS_LOG = "the read-only command, with a line of the access log"
 REPLAY = "replay of a 100 k event entity, from command to answer"
 CART = "shopping cart through the Python support library"
 MANY = "50 k active entities, 100 streams a connection"
@@ -84,6 +85,16 @@ TARGETS = [
     ),
     Target(READ, ("relay", "p50_us"), "µs p50", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p50_us")),
     Target(READ, ("relay", "p99_us"), "µs p99", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p99_us")),
+    Target(
+        ACCESS_LOG, ("access_log", "calls_per_s"), "commands/s", 0.97, True, True, READ_ONLY, ("relay", "calls_per_s")
+    ),
+    Target(
+        ACCESS_LOG,
+        ("access_log", "proxy_cpu_us"),
+        "µs proxy CPU",
+        anchor=READ_ONLY,
+        anchor_figure=("relay", "proxy_cpu_us"),
+    ),
     Target(WRITE, ("durable", "calls_per_s"), "commands/s", 20_000),
     Target(
         WRITE, ("durable", "calls_per_s"), "commands/s", 25, True, True, COMMIT, ("commit_per_event", "commits_per_s")

@@ -17,10 +17,12 @@ from time import monotonic
 
 from rich.console import Console
 
+from stateside.bench import http, works
 from stateside.bench.processes import ProcessFailed, Stage
 from stateside.bench.report import Rounds, as_json, noise, print_table, rows, shown
-from stateside.bench.works import WORKS, Figures, Measurement, MeasurementFailed, Setting
+from stateside.bench.works import Figures, Measurement, MeasurementFailed, Setting
 
+WORKS = works.WORKS | http.WORKS
 OUT = Path(__file__).resolve().parent / "out"
 TIME_LIMIT = 120.0
 BUSY_LOAD = 0.7

@@ -61,12 +61,14 @@ ENDLESS = "streamed-out action, 2 streams, 100 B messages"
 ACCESS_LOG = "the read-only command, with a line of the access log"
 REPLAY = "replay of a 100 k event entity, from command to answer"
 CART = "shopping cart through the Python support library"
+CART_JSON = "cart read as JSON over HTTP/1.1, 64 connections"
 MANY = "50 k active entities, 100 streams a connection"
 IDLE = "idle proxy"
 START = "ready"
 
 GRPC_AIO = "grpc.aio relay"
 NGHTTPX = "nghttpx -> nghttpd"
+ENVOY = "Envoy's transcoder, one thread"
 COMMIT = "one LMDB commit an event"
 EVENT_WRITE = "durable write of an event"
 READ_ONLY = "read-only command"
@@ -131,6 +133,19 @@ TARGETS = [
     Target(REPLAY, ("replay", "events_per_s"), "events/s", 300_000),
     Target(CART, ("cart", "calls_per_core"), "commands/s a core", 10_000),
     Target(CART, ("cart", "calls_per_s"), "commands/s"),
+    Target(
+        CART_JSON, ("cart_json", "calls_per_s"), "requests/s", 1.5, True, True, ENVOY, ("cart_envoy", "calls_per_s")
+    ),
+    Target(
+        CART_JSON,
+        ("cart_json", "proxy_cpu_us"),
+        "µs proxy CPU",
+        0.7,
+        False,
+        True,
+        ENVOY,
+        ("cart_envoy", "proxy_cpu_us"),
+    ),
     Target(MANY, ("entities", "active"), "entities", 50_000),
     Target(MANY, ("entities", "kept_active"), "served a 2nd command", 50_000),
     Target(MANY, ("entities", "bytes_each"), "B proxy memory each", 6_000, at_least=False),

@@ -89,7 +89,10 @@ class Later:
 
     def answer(self, response: Response) -> None:
         """The whole answer."""
-        self._do(lambda carrier: carrier.answer(response))
+        if self._carrier is not None:
+            self._carrier.answer(response)
+        else:
+            self._early.append(lambda carrier: carrier.answer(response))
 
     def begin(self, head: Response) -> None:
         """Status, type and headers of an answer that comes in pieces; its body is the first piece and may be

@@ -8,7 +8,6 @@ and the time it may take.
 """
 
 import asyncio
-import re
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +19,7 @@ import httptools
 from stateside.proxy import logs
 from stateside.proxy.config import Settings
 from stateside.proxy.exchange import Later, Request, Response, Route, Upgrade, text
+from stateside.proxy.plain_request import HOST, PlainReader
 
 # Data is parsed in slices, so that headers are refused soon after they exceed their bound.
 _SLICE_BYTES = 4096
@@ -28,12 +28,12 @@ _MAX_PIPELINED = 16
 # A client that sends too large a body is read on for so long, in seconds: closing before would reset the connection,
 # and it might never read why.
 _LINGER = 2.0
+# Loops round their clock to milliseconds, so timers may come a little early.
+_CLOCK_STEP = 0.002
 # A body may take any time, as long as so many bytes of it come within each `request_timeout`.
 _BODY_STEP_BYTES = 64 * 1024
 # What a client may send ahead while it waits for an answer, before it is not read any more.
 _MAX_AHEAD_BYTES = 64 * 1024
-_HOST = re.compile(rb"[\w.~!$&'()*+,;=:%\[\]-]*", re.ASCII)
-
 log = logs.get(__name__)
 
 
@@ -71,7 +71,7 @@ def route_main_port(request: Request) -> Response:
     if probe == "queue":
         return Response(HTTPStatus.OK, b"queue")
     if probe is not None:
-        return text(HTTPStatus.BAD_REQUEST, f"unexpected probe header value: {probe!r}")
+        return Response(HTTPStatus.BAD_REQUEST, f"unexpected probe header value: {probe}".encode())
     return text(HTTPStatus.NOT_FOUND)
 
 
@@ -149,6 +149,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._peer = ""
+        self._timer_due = 0.0  # in loop time, as `_due`
+        self._due = 0.0  # when the client's time is up
         self._request = Request()
         self._body = bytearray()
         self._header_bytes = 0
@@ -166,6 +168,7 @@ class Connection(asyncio.Protocol):
         self._pieces = _Pieces.NONE
         self._drain_due = False  # `write` answered False
         self._peer = ""
+        self._plain = PlainReader(0, 0, "")
         self._held = bytearray()
         self._reading = True
         self._is_full = False  # the client does not take what is written
@@ -181,6 +184,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._peer = _name_of_peer(transport.get_extra_info("peername"))
+        self._plain = PlainReader(self._bounds.max_header_bytes, self._bounds.max_header_count, self._peer)
         self._service.connections.add(self)
         self._arm(self._bounds.request_timeout)
         if len(self._service.connections) > self._bounds.max_connections:
@@ -199,8 +203,21 @@ class Connection(asyncio.Protocol):
             self._later.on_data(data)
             return
         self._answered = 0
+        if self._between_requests and not self._held and not self.busy and not self._is_last:
+            request = self._plain.read(data)
+            if request is not None and len(request.body) <= self._bounds.max_body_bytes:
+                self._take_plain(request)
+                return
         self._held += data
         self._go_on()
+
+    def _take_plain(self, request: Request) -> None:
+        """A request that came at once; the parser never sees it."""
+        if not self._bounds.keep_bodies:
+            request.body = b""
+        self._queue.append(_Exchange(request, None, True))
+        self._serve()
+        self._arm(self._bounds.idle_timeout)
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -418,12 +435,12 @@ class Connection(asyncio.Protocol):
             return
         if head.status == HTTPStatus.SWITCHING_PROTOCOLS:
             self._pieces = _Pieces.TUNNEL
-            self._transport.write(_lines(head, "connection: upgrade"))
+            self._transport.write(_lines(head, "connection: upgrade\r\n"))
             return
         request = exchange.request
         self._pieces = _Pieces.CHUNKED if request.version == "1.1" else _Pieces.UNTIL_CLOSE
         keep_alive = self._goes_on(exchange) and (self._pieces is _Pieces.CHUNKED or request.method == "HEAD")
-        delimiter = "transfer-encoding: chunked" if self._pieces is _Pieces.CHUNKED else ""
+        delimiter = "transfer-encoding: chunked\r\n" if self._pieces is _Pieces.CHUNKED else ""
         self._transport.write(_head(head, keep_alive, delimiter))
         if request.method == "HEAD":
             self._only_the_head(keep_alive)
@@ -504,9 +521,25 @@ class Connection(asyncio.Protocol):
             (self._transport.resume_reading if wanted else self._transport.pause_reading)()
 
     def _arm(self, timeout: float) -> None:
-        if self._transport is not None:
+        """Have `_expire` called then, unless it is armed anew. The timer itself is left to run and looks again, at
+        least each `request_timeout`: requests come and go far more often."""
+        if self._transport is None:
+            return
+        loop = self._service.loop
+        self._due = loop.time() + timeout
+        if self._timer is None or self._timer_due > self._due:
             self._disarm()
-            self._timer = self._service.loop.call_later(timeout, self._expire)
+            delay = min(timeout, self._bounds.request_timeout)
+            self._timer_due = loop.time() + delay
+            self._timer = loop.call_later(delay, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        left = self._due - self._service.loop.time()
+        if left <= _CLOCK_STEP:
+            self._expire()
+        else:
+            self._arm(left)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -524,23 +557,22 @@ class Connection(asyncio.Protocol):
 
 
 def _serialize(response: Response, keep_alive: bool, with_body: bool) -> bytes:
-    head = _head(response, keep_alive, f"content-length: {len(response.body)}")
+    head = _head(response, keep_alive, f"content-length: {len(response.body)}\r\n")
     return head + response.body if with_body else head
 
 
 def _head(response: Response, keep_alive: bool, delimiter: str) -> bytes:
-    own = f"connection: {'keep-alive' if keep_alive else 'close'}"
-    return _lines(response, *([delimiter] if delimiter else ()), own)
+    return _lines(response, f"{delimiter}connection: {'keep-alive' if keep_alive else 'close'}\r\n")
 
 
-def _lines(response: Response, *own: str) -> bytes:
-    lines = [
-        f"HTTP/1.1 {response.status.value} {response.status.phrase}",
-        *([f"content-type: {response.content_type}"] if response.content_type else ()),
-        *own,
-        *(f"{name}: {value}" for name, value in response.headers),
-    ]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+def _lines(response: Response, own: str) -> bytes:
+    """own: headers of the connection, each with its line end."""
+    kind = f"content-type: {response.content_type}\r\n" if response.content_type else ""
+    others = "".join([f"{name}: {value}\r\n" for name, value in response.headers]) if response.headers else ""
+    return f"{_STATUS_LINES[response.status]}\r\n{kind}{own}{others}\r\n".encode("latin-1")
+
+
+_STATUS_LINES = {status: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 
 
 def framing_problem(request: Request) -> str:
@@ -550,7 +582,7 @@ def framing_problem(request: Request) -> str:
     codings = [value for name, value in request.fields if name == b"transfer-encoding"]
     if len(hosts) != 1 and (hosts or request.version == "1.1"):
         return "a request needs a Host header, and only one"
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if hosts and not HOST.fullmatch(hosts[0]):
         return "the Host header is not a host"
     if codings and ([each.lower() for each in codings] != [b"chunked"] or request.version != "1.1"):
         return "the only Transfer-Encoding known here is chunked, once, in HTTP/1.1"

@@ -55,18 +55,23 @@ class Web(Handler):
 class _Exchange:
     """One request that waits for its answer."""
 
-    __slots__ = ("_call", "_later")
+    __slots__ = ("_begun", "_call", "_later")
 
     def __init__(self, call: WebCall, later: Later) -> None:
         self._call = call
         self._later = later
+        self._begun = False
 
     def answer(self, response: Response) -> None:
+        if self._begun:
+            self.end(False)
+            return
         self._later.detach()
         _answer(self._call, response)
 
     def begin(self, head: Response) -> None:
         call = self._call
+        self._begun = True
         _submit(call, head)
         if call.ended:  # HEAD, or what cannot be sent
             self._later.detach()

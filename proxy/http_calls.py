@@ -124,6 +124,8 @@ class HttpCall(Later):
 
     def own_headers(self) -> tuple[tuple[str, str], ...]:
         """Metadata of the first reply."""
+        if not self._headers:
+            return ()
         return tuple((name.decode(), value.decode()) for name, value in self._headers if not name.endswith(b"-bin"))
 
     def _response(self) -> Response:
@@ -132,7 +134,9 @@ class HttpCall(Later):
             return failed(Status.INTERNAL, f"{binding.name} gave no answer")
         try:
             raw = transcode.http_body(binding, self._message)
-            content_type, body = raw or (JSON, transcode.json_reply(binding, self._message))
+            if raw is None:
+                return Response(HTTPStatus.OK, transcode.json_reply(binding, self._message), JSON, self.own_headers())
+            content_type, body = raw
         except UNREADABLE as error:
             return unreadable(binding, error)
         if not _MEDIA_TYPE.fullmatch(content_type):

@@ -49,12 +49,12 @@ class HttpJson:
 
     def route(self, request: Request) -> Response | Later:
         """The answer to a request, or the call that will have it."""
-        target, _, query = _AUTHORITY.sub(b"", request.target, count=1).partition(b"?")
+        target, _, query = path_and_query(request.target)
         try:
             path = templates.canonical(target)
         except ValueError as error:
             return text(HTTPStatus.BAD_REQUEST, str(error))
-        if websocket.is_offered(request):
+        if "upgrade" in request.headers and websocket.is_offered(request):
             found = self._find_streamed(path)
             if found is not None:
                 request.routed = found[0].path
@@ -93,7 +93,8 @@ class HttpJson:
             return failed(Status.INVALID_ARGUMENT, f"{binding.name}: {error}")
         accept = request.headers.get("accept", "")
         call = StreamCall(self, binding, accept) if binding.server_streaming else HttpCall(self, binding)
-        self.router.deliver(target, call, message, metadata_of_headers(metadata(request)))
+        entries = metadata_of_headers(metadata(request)) if getattr(target, "wants_headers", True) else None
+        self.router.deliver(target, call, message, entries)
         return call
 
     def _open_socket(
@@ -112,6 +113,13 @@ class HttpJson:
             call.end_call()
             return failed(Status.INVALID_ARGUMENT, f"{binding.name}: {error}")
         return call
+
+
+def path_and_query(target: bytes) -> tuple[bytes, bytes, bytes]:
+    """As `partition` gives them. A target may be a whole URL."""
+    if not target.startswith(b"/"):
+        target = _AUTHORITY.sub(b"", target, count=1)
+    return target.partition(b"?")
 
 
 def not_served(binding: Binding) -> Response:

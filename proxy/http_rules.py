@@ -13,11 +13,11 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import DecodeError
-from google.protobuf.message_factory import GetMessageClass
 
 from stateside.proto import api, extension, protobuf
 from stateside.proxy import templates
 from stateside.proxy.descriptors import Descriptors, SpecError
+from stateside.proxy.json_plan import Plan, Plans
 from stateside.proxy.templates import Template, TemplateError
 
 RULE_OPTION = 72295728
@@ -47,8 +47,8 @@ class Binding:
     variables: tuple[FieldPath, ...]
     body: FieldDescriptor | str | None  # a field, WHOLE or none
     response: FieldDescriptor | None  # the field that is the answer; None = the whole reply
-    input_class: Any
-    output_class: Any
+    input: Plan
+    output: Plan
     client_streaming: bool
     server_streaming: bool
     answers_bytes: bool  # the whole reply is google.api.HttpBody
@@ -79,17 +79,23 @@ class Table:
         for binding in sorted(bindings, key=lambda binding: -binding.order):
             literal = binding.template.literal
             (self._patterns if literal is None else self._exact.setdefault(literal, [])).append(binding)
+        self._by_verb = {verb: self._serving(verb) for verb in {binding.verb for binding in bindings}}
+        self._of_any_verb = self._serving(ANY_VERB)
 
     def find(self, verb: str, path: str) -> tuple[Binding, tuple[str, ...]] | None:
         """The binding for a canonical path, and what its variables captured."""
-        exact = next((binding for binding in self._exact.get(path, ()) if binding.serves(verb)), None)
-        for binding in self._patterns:
+        listed = self._exact.get(path)
+        exact = next((binding for binding in listed if binding.serves(verb)), None) if listed else None
+        for binding in self._by_verb.get(verb, self._of_any_verb):
             if exact is not None and binding.order < exact.order:
                 break
-            captures = binding.template.match(path) if binding.serves(verb) else None
+            captures = binding.template.match(path)
             if captures is not None:
                 return binding, captures
         return (exact, ()) if exact is not None else None
+
+    def _serving(self, verb: str) -> list[Binding]:
+        return [binding for binding in self._patterns if binding.serves(verb)]
 
     def verbs(self, path: str) -> list[str]:
         """All that the path may be asked with; empty when nothing fits it."""
@@ -101,10 +107,11 @@ class Table:
 def bindings(built: Descriptors, service_names: Iterable[str]) -> tuple[Binding, ...]:
     """The bindings of all methods of these services. Raises SpecError naming the first rule that is wrong."""
     found: list[Binding] = []
+    plans = Plans()
     for service_name in service_names:
         for method in built.pool.FindServiceByName(service_name).methods:
             for rule in _rules(method):
-                found.append(_Checker(method).binding(rule, len(found)))
+                found.append(_Checker(method, plans).binding(rule, len(found)))
     return tuple(found)
 
 
@@ -145,8 +152,9 @@ def _full_name(method: MethodDescriptor) -> str:
 class _Checker:
     """Checks one rule of a method, in the order of spec http 8."""
 
-    def __init__(self, method: MethodDescriptor) -> None:
+    def __init__(self, method: MethodDescriptor, plans: Plans) -> None:
         self.method = method
+        self.plans = plans
         self.input: Descriptor = method.input_type
         self.output: Descriptor = method.output_type
 
@@ -165,8 +173,8 @@ class _Checker:
             variables=variables,
             body=body,
             response=response,
-            input_class=GetMessageClass(self.input),
-            output_class=GetMessageClass(self.output),
+            input=self.plans.of(self.input),
+            output=self.plans.of(self.output),
             client_streaming=bool(self.method.client_streaming),
             server_streaming=bool(self.method.server_streaming),
             answers_bytes=response is None and self.output.full_name == HTTP_BODY,

@@ -22,6 +22,7 @@ MULTI = ".*"
 
 _LITERAL = re.compile(r"[^*{}/:\n]*")
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_PLAIN = re.compile(rb"[A-Za-z0-9/._~-]*")  # canonical as it is
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
@@ -48,6 +49,8 @@ class Template:
 def canonical(path: bytes) -> str:
     """The spelling in which paths are compared: unreserved characters plain, escapes in capitals. ValueError when it
     has a malformed escape or is not ASCII."""
+    if _PLAIN.fullmatch(path):
+        return path.decode("ascii")
     if _BAD_ESCAPE.search(path) or not path.isascii():
         raise ValueError("the path has a malformed percent-encoding")
     return _ESCAPE.sub(_canonical_escape, path).decode("ascii")

@@ -20,9 +20,11 @@ from google.protobuf.message import EncodeError
 
 from stateside.proxy import templates
 from stateside.proxy.http_rules import HTTP_BODY, TEXTUAL, WHOLE, WRAPPERS
+from stateside.proxy.json_plan import by_json_format
 
 if TYPE_CHECKING:
     from stateside.proxy.http_rules import Binding, FieldPath
+    from stateside.proxy.json_plan import Plan
 
 JSON = "application/json"
 MAX_PARAMETERS = 1000
@@ -32,6 +34,7 @@ MAX_DIGITS = 400  # of a number in path or query; more than any double needs
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|NaN|[+-]?Infinity")
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FLOAT_MAX = 3.4028235677973366e38  # what rounds to the largest float
 
@@ -56,14 +59,15 @@ class BadRequest(Exception):
 
 def request_message(binding: Binding, captures: Sequence[str], query: str, content_type: str, body: bytes) -> bytes:
     """The serialized request message. captures: of the path's variables, not decoded yet. Raises BadRequest."""
-    message = binding.input_class()
+    message = binding.input.new()
     if binding.body == WHOLE:
-        _read_whole(message, content_type, body)
-    else:
+        _read_whole(binding.input, message, content_type, body)
+    elif query:
         _read_query(message, query)
     for path, captured in zip(binding.variables, captures, strict=True):
         _read_variable(message, path, captured)
-    if isinstance(binding.body, FieldDescriptor):
+    if binding.body is not None and binding.body != WHOLE:
+        assert not isinstance(binding.body, str)
         _read_field(message, binding.body, content_type, body)
     try:
         serialized: bytes = message.SerializeToString()
@@ -72,11 +76,13 @@ def request_message(binding: Binding, captures: Sequence[str], query: str, conte
     return serialized
 
 
-def _read_whole(message: Any, content_type: str, body: bytes) -> None:
+def _read_whole(plan: Plan, message: Any, content_type: str, body: bytes) -> None:
     if message.DESCRIPTOR.full_name == HTTP_BODY:
         _read_raw(message, content_type, body)
         return
     value = _json(content_type, body)
+    if plan.read(message, value):
+        return
     if not isinstance(value, dict) and not _is_well_known(message.DESCRIPTOR):
         raise BadRequest(f"the body has to be a JSON object, as {message.DESCRIPTOR.full_name} is written")
     _merge(message, value)
@@ -218,15 +224,15 @@ def _write(message: Any, path: FieldPath, texts: list[str]) -> None:
 
 
 def _write_one(message: Any, field: FieldDescriptor, text: str) -> None:
-    target = getattr(message, field.name)
     if field.message_type is not None:
+        target = getattr(message, field.name)
         if not field.is_repeated:
             message.ClearField(field.name)
         inner = target.add() if field.is_repeated else getattr(message, field.name)
         inner.SetInParent()
         _write_message(inner, text)
     elif field.is_repeated:
-        target.append(scalar(field, text))
+        getattr(message, field.name).append(scalar(field, text))
     else:
         setattr(message, field.name, scalar(field, text))
 
@@ -316,30 +322,44 @@ def json_reply(binding: Binding, reply: bytes) -> bytes:
 
     Raises DecodeError, TypeError or ValueError when the reply is not of its type or has an `Any` of unknown type.
     """
-    message = binding.output_class.FromString(reply)
-    value = _to_json(message)
+    message = binding.output.new.FromString(reply)
+    value = binding.output.print(message)
     if binding.response is not None:
         value = _selected(message, binding.response, value)
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _encode(value)
+
+
+def _encode(value: Any) -> bytes:
+    if not isinstance(value, dict):
+        return _ENCODER.encode(value).encode()
+    return "".join(_iterate(value, 0)).encode()
+
+
+def _make_encoder() -> Callable[[Any, int], Any]:
+    """What JSONEncoder makes anew for each value. Values have no cycles, so none are looked for."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return lambda value, indent: _ENCODER.iterencode(value)
+    text = json.encoder.encode_basestring
+    encoder: Callable[[Any, int], Any] = make(None, _ENCODER.default, text, None, ":", ",", False, False, True)
+    return encoder
+
+
+_iterate = _make_encoder()
 
 
 def _selected(message: Any, field: FieldDescriptor, whole: dict[str, Any]) -> Any:
     if field.json_name in whole:
         return whole[field.json_name]
     if field.message_type is not None:
-        return _to_json(getattr(message, field.name))
+        return by_json_format(getattr(message, field.name))
     setattr(message, field.name, getattr(message, field.name))  # its default, now present
-    return _to_json(message)[field.json_name]
-
-
-def _to_json(message: Any) -> Any:
-    pool = message.DESCRIPTOR.file.pool
-    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True, descriptor_pool=pool)
+    return by_json_format(message)[field.json_name]
 
 
 def http_body(binding: Binding, reply: bytes) -> tuple[str, bytes] | None:
     """(content type, body) of a method that answers google.api.HttpBody. Raises DecodeError."""
     if not binding.answers_bytes:
         return None
-    message = binding.output_class.FromString(reply)
+    message = binding.output.new.FromString(reply)
     return message.content_type, message.data

@@ -65,17 +65,20 @@ class SocketCall(HttpCall, Upgrade):
 
     __slots__ = (
         "_captures",
-        "_close_timer",
+        "_closing",
         "_frames",
+        "_heard",
         "_is_complete",
         "_limit",
         "_parts",
         "_paused",
+        "_pinged",
         "_query",
         "_reading",
         "_release_due",
         "_size",
         "_target",
+        "_timer",
         "_waiting",
         "headers",
     )
@@ -104,7 +107,9 @@ class SocketCall(HttpCall, Upgrade):
         self._paused = False
         self._release_due = False
         self._is_complete = False  # all request messages came
-        self._close_timer: asyncio.TimerHandle | None = None
+        self._closing = False  # a close frame was sent
+        self._heard = self._pinged = False  # since the timer was armed
+        self._timer: asyncio.TimerHandle | None = None
 
     def open(self, request: Request) -> None:
         """Begin the call. Raises BadRequest while there still is an answer of HTTP."""
@@ -114,6 +119,7 @@ class SocketCall(HttpCall, Upgrade):
         accepted = generate_accept_token(request.headers["sec-websocket-key"].encode()).decode()
         headers = (("upgrade", "websocket"), ("sec-websocket-accept", accepted))
         self.begin(Response(HTTPStatus.SWITCHING_PROTOCOLS, b"", "", headers))
+        self._arm(self._face.router.settings.keepalive_interval)
         if first is not None:
             self._deliver(first)
         elif self.binding.client_streaming and isinstance(self._target, ActionMethod):
@@ -151,6 +157,7 @@ class SocketCall(HttpCall, Upgrade):
     def on_data(self, data: bytes) -> None:
         if self._frames.state is ConnectionState.CLOSED:
             return
+        self._heard = True
         self._frames.receive_data(data)
         for event in self._frames.events():
             if isinstance(event, TextMessage):
@@ -245,20 +252,43 @@ class SocketCall(HttpCall, Upgrade):
         text = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
         self._write(CloseConnection(code=code, reason=text))
         self.hold(False)
-        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.end)
+        self._closing = True
+        self._arm(CLOSE_TIMEOUT)
 
     def _on_close(self, event: CloseConnection) -> None:
         """The client closes, or answers our own close frame, or sends what is no frame."""
-        was_closing = self._close_timer is not None
+        was_closing = self._closing
         self._fail(event.code, event.reason or "")
         if was_closing or self._frames.state is ConnectionState.CLOSED:
             self._forget_timer()
             self.end()
 
+    def _arm(self, seconds: float) -> None:
+        self._forget_timer()
+        if seconds:
+            self._heard = False
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._on_quiet)
+
     def _forget_timer(self) -> None:
-        if self._close_timer is not None:
-            self._close_timer.cancel()
-            self._close_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _on_quiet(self) -> None:
+        """A close frame was not answered; or it is time to ask whether the client is still there, or it is not."""
+        settings = self._face.router.settings
+        if self._closing:
+            self.end()
+        elif self._heard or self._paused:
+            self._pinged = False
+            self._arm(settings.keepalive_interval)
+        elif not self._pinged:
+            self._pinged = True
+            self._write(Ping(payload=b""))
+            self._arm(settings.keepalive_timeout)
+        else:
+            self.end(complete=False)
+            self.on_gone()
 
     def _write(self, event: Event) -> None:
         if self._frames.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):

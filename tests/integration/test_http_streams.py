@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -387,6 +388,21 @@ async def test_socket_pings_are_answered(world: World, played: ActionFunction) -
         socket.write(Ping(payload=b"there?"))
         event = await socket.event()
         assert isinstance(event, Pong) and bytes(event.payload) == b"there?"
+
+
+async def test_a_socket_whose_client_is_gone_without_a_word_is_given_up(tmp_path: Path) -> None:
+    settings = {"journal": "memory:", "keepalive_interval": "1s", "keepalive_timeout": "500ms"}
+    async with World(tmp_path, user_function=ActionFunction(), **settings) as world:
+        function(world).play_services(MODEL)
+        async with Socket(world.proxy.port, BOTH) as alive, Socket(world.proxy.port, BOTH) as silent:
+            calls = [await function(world).call() for _ in range(2)]
+            event = await alive.event()
+            assert isinstance(event, Ping)
+            alive.write(event.response())
+            assert isinstance(await silent.event(), Ping)
+            await calls[1].wait_reset()
+            assert await silent.http.closed()
+            assert not calls[0].reset.is_set()
 
 
 async def test_socket_that_the_client_closes_cancels_its_call(world: World, played: ActionFunction) -> None:

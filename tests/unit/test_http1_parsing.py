@@ -47,6 +47,9 @@ class FakeTransport:
 class FakeLoop:
     """Timers never fire here."""
 
+    def time(self) -> float:
+        return 0.0
+
     def call_later(self, delay: float, callback: Any) -> Any:
         return asyncio.TimerHandle(delay, callback, (), self)  # type: ignore[arg-type]
 
@@ -74,10 +77,14 @@ class Desk:
 
 
 def talk(
-    pieces: list[bytes], route: Any = route_main_port, after: Any = lambda: None, at_end: Any = lambda: None
+    pieces: list[bytes],
+    route: Any = route_main_port,
+    after: Any = lambda: None,
+    at_end: Any = lambda: None,
+    keep_bodies: bool = False,
 ) -> FakeTransport:
     """`after` is called after each piece, `at_end` before the client goes away."""
-    service = Service(route, FakeLoop(), Bounds(max_header_bytes=1000))  # type: ignore[arg-type]
+    service = Service(route, FakeLoop(), Bounds(max_header_bytes=1000, keep_bodies=keep_bodies))  # type: ignore[arg-type]
     protocol, transport = service.connect(), FakeTransport()
     protocol.connection_made(transport)  # type: ignore[arg-type]
     for piece in pieces:
@@ -270,6 +277,85 @@ def test_requests_name_their_version_and_their_peer() -> None:
 
     talk([b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.0\r\n\r\n"], route)
     assert [(request.version, request.peer) for request in asked] == [("1.1", "[::1]:7"), ("1.0", "[::1]:7")]
+
+
+LINES = st.sampled_from(
+    [
+        b"Host: x",
+        b"HOST: y",
+        b"Accept: */*",
+        b"X-A:1",
+        b"x-a:  two  words ",
+        b"X-Empty:",
+        b"x-\xff: 1",
+        b"x-high: \xe9",
+        b"x-tab: a\tb",
+        b"Content-Length: 2",
+        b"content-length: 02",
+        b"content-length: +2",
+        b"Content-Length: 0",
+        b"Connection: close",
+        b"Connection: keep-alive",
+        b"Transfer-Encoding: chunked",
+        b"Expect: 100-continue",
+        b" folded",
+        b"no colon",
+        b"space : x",
+        b"Upgrade: h2c",
+    ]
+)
+FIRST = st.sampled_from(
+    [
+        b"GET /a?b=%20 HTTP/1.1",
+        b"POST / HTTP/1.1",
+        b"get / HTTP/1.1",
+        b"GET / HTTP/1.0",
+        b"GET  / HTTP/1.1",
+        b"GET http://x/a HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"DELETE /\xe9 HTTP/1.1",
+        b"PUT /a/b:c HTTP/1.1",
+        b"PRI / HTTP/1.1",
+        b"GET / HTTP/1.2",
+        b"GET /a#b HTTP/1.1",
+        b"GET /a\\b|c HTTP/1.1",
+    ]
+)
+
+
+@settings(max_examples=500)
+@given(FIRST, st.lists(LINES, max_size=5), st.sampled_from([b"", b"ab", b"abc"]), st.booleans(), st.booleans())
+def test_what_comes_at_once_is_what_comes_byte_by_byte(
+    first: bytes, lines: list[bytes], body: bytes, with_host: bool, keep_bodies: bool
+) -> None:
+    data = b"\r\n".join([first, *([b"Host: x"] if with_host else []), *lines, b"", body])
+    asked: list[list[Request]] = []
+    answers = []
+    for pieces in ([data, data], [data[at : at + 1] for at in range(len(data))] * 2):
+        heard: list[Request] = []
+        asked.append(heard)
+
+        def route(request: Request, heard: list[Request] = heard) -> Response:
+            heard.append(request)
+            return Response(HTTPStatus.OK)
+
+        answers.append(talk(pieces, route, keep_bodies=keep_bodies).written)
+    assert asked[0] == asked[1] and answers[0] == answers[1]
+
+
+def test_a_plain_request_is_one_of_its_own() -> None:
+    """Headers that were read before are given anew."""
+    asked: list[Request] = []
+
+    def route(request: Request) -> Response:
+        asked.append(request)
+        request.headers["x"] = "changed"
+        request.fields.clear()
+        return Response(HTTPStatus.OK)
+
+    talk([b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /2 HTTP/1.1\r\nHost: x\r\n\r\n"], route)
+    assert asked[1].path == "/2" and asked[1].headers == {"host": "x", "x": "changed"}
+    assert asked[0].headers is not asked[1].headers
 
 
 def test_a_route_that_fails_is_an_internal_error_and_the_connection_goes_on() -> None:

@@ -156,13 +156,13 @@ class Desk:
 
     def __init__(self, *rules: Any, **more: Any) -> None:
         found = build(*rules, **more)
-        self.pool = found[0].input_class.DESCRIPTOR.file.pool
+        self.pool = found[0].input.new.DESCRIPTOR.file.pool
         self.face = HttpJson(self)  # type: ignore[arg-type]
         self.face.update(Model(found))  # type: ignore[arg-type]
         self.asked: list[tuple[str, Any]] = []
         self.metadata: bytes | None = None
         self.answer: Any = None
-        self.input_class = found[0].input_class
+        self.input_class = found[0].input.new
 
     # what the face asks of a router
 

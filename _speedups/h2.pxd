@@ -104,6 +104,8 @@ cdef class Call:
     cdef CallFigures figures  # server: where the call is counted
     cdef public str note  # server: what the access log is to say beside, the entity key
     cdef double began  # server: when its headers were complete
+    cdef double message_due  # server: when the message of a unary call, or more of it, has to be there; 0.0: it is
+    cdef Py_ssize_t message_steps
     cdef int64_t bytes_in, bytes_out  # of messages, as they are on the wire
     cdef bint deaf  # what still comes is thrown away
     cdef bint remote_closed  # END_STREAM came
@@ -156,6 +158,8 @@ cdef class ServerCall(Call):
     cpdef object fail(self, int status, str message)
     cdef int submit_headers(self, object headers) except -1
     cdef void close_with(self, int status, str text, object trailers) noexcept
+    cdef void await_message(self) noexcept
+    cdef bint bytes_received(self, Py_ssize_t size) noexcept
     cdef void tally(self, int status) noexcept
     cdef void submit_trailers_only(self) noexcept
     cdef void submit_trailers(self) noexcept

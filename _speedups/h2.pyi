@@ -167,7 +167,8 @@ class Limits:
         reset_burst: int = 10_000,  # stream resets by the peer allowed at once (honest cancels count) ...
         reset_rate: int = 1_000,  # ... and refilled per second; beyond: connection closed, ENHANCE_YOUR_CALM
         max_outbound_acks: int = 1_000,  # unsent SETTINGS/PING answers
-        header_timeout: float = 10.0,  # connection preface and each unfinished header block
+        # connection preface, each unfinished header block, and 64 KiB each of the message of a unary call
+        header_timeout: float = 10.0,
         idle_timeout: float = 0.0,  # server: connection without calls; 0 = never
         keepalive_interval: float = 0.0,  # send PING when nothing was read for so long; 0 = never
         keepalive_timeout: float = 20.0,  # no answer: connection is lost

@@ -1,6 +1,10 @@
 # A call at the accepting end: from the request's headers over the handler to trailers, refusal, or cancellation.
 
 
+cdef enum:
+    MESSAGE_STEP = 64 * 1024  # the part of a message that has to come within each `header_timeout`
+
+
 @cython.final
 cdef class ServerCall(Call):
     @property
@@ -177,7 +181,9 @@ cdef class ServerCall(Call):
         conn.active += 1
         conn.server.streams += 1
         conn.server.calls_total += 1
-        if self.deadline != 0.0:
+        if self.handler.unary and conn.limits.header_timeout > 0.0:
+            self.await_message()
+        elif self.deadline != 0.0:
             conn.context.arm(&self.timer, self.deadline)
         if not self.handler.unary:
             self.opened = True
@@ -185,6 +191,27 @@ cdef class ServerCall(Call):
                 self.handler.on_open(self)
             except BaseException:
                 self.handler_failed("on_open")
+
+    cdef void await_message(self) noexcept:
+        """A unary call may take as long as it likes, but its message may not: each part of it has `header_timeout`."""
+        cdef Connection conn = self.conn
+        self.message_due = conn.context.now + conn.limits.header_timeout
+        if self.deadline != 0.0 and self.deadline < self.message_due:
+            self.message_due = self.deadline
+        conn.context.arm(&self.timer, self.message_due)
+
+    cdef void receive(self, const uint8_t *data, Py_ssize_t size) noexcept:
+        Call.receive(self, data, size)
+        if self.message_due != 0.0 and not self.ended and self.bytes_received(size):
+            self.await_message()
+
+    cdef bint bytes_received(self, Py_ssize_t size) noexcept:
+        """Whether that was the rest of a part."""
+        self.message_steps += size
+        if self.message_steps < MESSAGE_STEP:
+            return False
+        self.message_steps = 0
+        return True
 
     cdef void refuse(self) noexcept:
         cdef Block block
@@ -232,6 +259,11 @@ cdef class ServerCall(Call):
             return
         self.request = None
         self.opened = True
+        if self.message_due != 0.0:
+            self.message_due = 0.0
+            self.conn.context.disarm(&self.timer)
+            if self.deadline != 0.0:
+                self.conn.context.arm(&self.timer, self.deadline)
         try:
             self.handler.on_request(self, message)
         except BaseException:
@@ -259,7 +291,10 @@ cdef class ServerCall(Call):
             return
         conn.server.expired += 1
         self.drop_queue()
-        self.close_with(DEADLINE_EXCEEDED, "deadline exceeded", ())
+        if self.message_due != 0.0 and self.message_due != self.deadline:
+            self.close_with(DEADLINE_EXCEEDED, "the request's message did not come in time", ())
+        else:
+            self.close_with(DEADLINE_EXCEEDED, "deadline exceeded", ())
         self.tell_cancel(DEADLINE_EXCEEDED)
 
     cdef void stream_closed(self, uint32_t error_code) noexcept:

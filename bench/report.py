@@ -60,6 +60,7 @@ COUNTER = "durable increment of one hot CRDT counter, 128 in flight"
 FORWARD = "the read-only command, answered by a forward to another"
 ACTION = "unary action, 128 in flight"
 ENDLESS = "streamed-out action, 2 streams, 100 B messages"
+ACCESS_LOG = "the read-only command, with a line of the access log"
 REPLAY = "replay of a 100 k event entity, from command to answer"
 CART = "shopping cart through the Python support library"
 CART_JSON = "cart read as JSON over HTTP/1.1, 64 connections"
@@ -91,6 +92,16 @@ TARGETS = [
     Target(TLS, ("relay_tls", "calls_per_s"), "commands/s", 0.65, True, True, READ_ONLY, ("relay", "calls_per_s")),
     Target(
         TLS, ("relay_tls", "proxy_cpu_us"), "µs proxy CPU", anchor=READ_ONLY, anchor_figure=("relay", "proxy_cpu_us")
+    ),
+    Target(
+        ACCESS_LOG, ("access_log", "calls_per_s"), "commands/s", 0.97, True, True, READ_ONLY, ("relay", "calls_per_s")
+    ),
+    Target(
+        ACCESS_LOG,
+        ("access_log", "proxy_cpu_us"),
+        "µs proxy CPU",
+        anchor=READ_ONLY,
+        anchor_figure=("relay", "proxy_cpu_us"),
     ),
     Target(WRITE, ("durable", "calls_per_s"), "commands/s", 20_000),
     Target(

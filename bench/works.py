@@ -70,6 +70,22 @@ async def relay(setting: Setting, stage: Stage) -> Figures:
     return result
 
 
+async def access_log(setting: Setting, stage: Stage) -> Figures:
+    """The same with a line of the access log for each."""
+    path = stage.folder.resolve() / "access.log"
+    echo, port = await start_echo(stage)
+    variables = {"STATESIDE_ACCESS_LOG": "json", "STATESIDE_ACCESS_LOG_FILE": str(path)}
+    proxy, proxy_port = await start_proxy(stage, port, "memory:", variables)
+    result = await load(stage, proxy_port, "read", setting, proxy=proxy, user_function=echo)
+    await proxy.stop()
+    await check_echo(echo)
+    with path.open("rb") as file:
+        lines = sum(1 for _ in file)
+    if lines < result["calls"]:
+        raise MeasurementFailed(f"{lines} lines were written for {result['calls']} calls")
+    return result
+
+
 async def forward(setting: Setting, stage: Stage) -> Figures:
     """The same commands, each answered by a forward to an entity of another service, which answers it."""
     echo, port = await start_echo(stage)
@@ -434,6 +450,7 @@ Measurement = Callable[[Setting, Stage], Awaitable[Figures]]
 WORKS: dict[str, dict[str, Measurement]] = {
     "relay": {"relay": relay, "relay_grpc_aio": relay_grpc_aio, "relay_nghttpx": relay_nghttpx},
     "tls": {"relay_tls": relay_tls, "relay": relay},
+    "access_log": {"access_log": access_log, "relay": relay},
     "durable": {
         "durable": durable,
         "commit_per_event": commit_per_event,

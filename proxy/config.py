@@ -108,7 +108,10 @@ class Settings:
     )
     max_header_count: int = _row(GATEWAY, 128, Whole(8, 10_000), "Headers of one request, counted.")
     header_timeout: float = _row(
-        GATEWAY, 10.0, Duration(0.1, 600), "How long a connection's first bytes and each header block may take."
+        GATEWAY,
+        10.0,
+        Duration(0.1, 600),
+        "How long a connection's first bytes, each header block, and each 64 KiB of a body may take.",
     )
     idle_timeout: float = _row(
         GATEWAY, 0.5 * DAY, Duration(1, 30 * DAY, "never"), "A connection without calls is closed after this."

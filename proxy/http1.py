@@ -8,7 +8,6 @@ and the time it may take.
 """
 
 import asyncio
-import re
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
@@ -20,7 +19,7 @@ import httptools
 from stateside.proxy import logs
 from stateside.proxy.config import Settings
 from stateside.proxy.exchange import Later, Request, Response, Route, Upgrade, text
-from stateside.proxy.plain_request import PlainReader
+from stateside.proxy.plain_request import HOST, PlainReader
 
 # Data is parsed in slices, so that headers are refused soon after they exceed their bound.
 _SLICE_BYTES = 4096
@@ -35,8 +34,6 @@ _CLOCK_STEP = 0.002
 _BODY_STEP_BYTES = 64 * 1024
 # What a client may send ahead while it waits for an answer, before it is not read any more.
 _MAX_AHEAD_BYTES = 64 * 1024
-_HOST = re.compile(rb"[\w.~!$&'()*+,;=:%\[\]-]*", re.ASCII)
-
 log = logs.get(__name__)
 
 
@@ -586,7 +583,7 @@ def framing_problem(request: Request) -> str:
     codings = [value for name, value in request.fields if name == b"transfer-encoding"]
     if len(hosts) != 1 and (hosts or request.version == "1.1"):
         return "a request needs a Host header, and only one"
-    if hosts and not _HOST.fullmatch(hosts[0]):
+    if hosts and not HOST.fullmatch(hosts[0]):
         return "the Host header is not a host"
     if codings and ([each.lower() for each in codings] != [b"chunked"] or request.version != "1.1"):
         return "the only Transfer-Encoding known here is chunked, once, in HTTP/1.1"

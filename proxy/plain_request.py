@@ -18,6 +18,7 @@ _SPECIAL = frozenset(
 )
 _FIRST = re.compile(rb"(GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([!-~](?:[ -~]*[!-~])?)")
+HOST = re.compile(rb"[\w.~!$&'()*+,;=:%\[\]-]*", re.ASCII)
 _LENGTH = re.compile(rb"[0-9]{1,4}")
 
 
@@ -58,7 +59,10 @@ class PlainReader:
                 return False
             fields.append((header[1].lower(), header[2]))
         names = [name for name, _ in fields]
-        if len(fields) > self._max_header_count or b"host" not in names or not _SPECIAL.isdisjoint(names):
+        hosts = [value for name, value in fields if name == b"host"]
+        if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
+            return False
+        if len(fields) > self._max_header_count or not _SPECIAL.isdisjoint(names):
             return False
         self._fields = fields
         self._headers = {name.decode(): value.decode() for name, value in fields}

@@ -153,7 +153,7 @@ def test_a_header_bomb_is_refused_and_not_stored(run: Run) -> None:
         async with attacked() as server:
             client = await frame_client(server.port)
             entry = b"\x40\x01x\x7f" + bytes((0xD0, 0x1E)) + b"y" * (127 + 0x50 + (0x1E << 7))  # once, into the table
-            block = block_of() + entry + b"\xbe" * 10_000  # and ten thousand times by one byte each
+            block = block_of() + entry + b"\xbe" * 200  # and two hundred times by one byte each
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             client.pretend(1)
             client.write(frame(HEADERS, 5, 1, block))
@@ -162,6 +162,21 @@ def test_a_header_bomb_is_refused_and_not_stored(run: Run) -> None:
             assert server.server.counters["oversized"] == 1
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB
             client.close()
+
+    run(body())
+
+
+def test_a_header_bomb_that_nobody_can_mean_is_cut_off(run: Run) -> None:
+    async def body() -> None:
+        async with attacked() as server:
+            client = await frame_client(server.port)
+            entry = b"\x40\x01x\x7f" + bytes((0xD0, 0x1E)) + b"y" * (127 + 0x50 + (0x1E << 7))
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            client.pretend(1)
+            client.write(frame(HEADERS, 5, 1, block_of() + entry + b"\xbe" * 10_000))
+            await cut_off(client)
+            assert server.server.counters["floods"] == 1
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 4096  # KiB
 
     run(body())
 

@@ -539,7 +539,7 @@ cdef class State:
         cast_vote(self, self.root, vote)
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------
+# --- names -----------------------------------------------------------------------------------------------------------
 
 cdef inline const uint8_t* start_of(bytes data) noexcept:
     return <const uint8_t*>PyBytes_AS_STRING(data)

@@ -32,6 +32,7 @@ SET_ELEMENTS, MAP_KEYS = 10_000, 3_000
 DELTAS, CHANGES = 50, 20
 OPERATIONS, POOL, REPLICAS, BATCH = 30_000, 10_000, 3, 100
 SINGLE = 1000
+ROUNDS = {KERNEL: 30, "model": 6}
 MILLION, THOUSAND = 1_000_000, 1_000
 
 PARTS = (0.0, 0.01, 0.5)
@@ -89,7 +90,7 @@ def test_merge_of_full_states(benchmark: BenchmarkFixture, work: str, who: str) 
     def setup() -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (BOTH[who].State.decode(mine, 9),), {}
 
-    changed = benchmark.pedantic(lambda state: state.merge(theirs), setup=setup, rounds=7, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    changed = benchmark.pedantic(lambda state: state.merge(theirs), setup=setup, rounds=ROUNDS[who], warmup_rounds=1)  # type: ignore[no-untyped-call]
     assert changed == (part > 0)
     FIGURES.time(work, who, benchmark, 1)
 
@@ -105,7 +106,7 @@ def test_merge_of_deltas(benchmark: BenchmarkFixture, who: str) -> None:
     def merge(state: Any) -> bool:
         return all([state.merge(delta) for delta in deltas])
 
-    assert benchmark.pedantic(merge, setup=setup, rounds=3, warmup_rounds=1)  # type: ignore[no-untyped-call]
+    assert benchmark.pedantic(merge, setup=setup, rounds=ROUNDS[who] // 2, warmup_rounds=1)  # type: ignore[no-untyped-call]
     FIGURES.time(BATCHES, who, benchmark, DELTAS)
 
 

@@ -28,7 +28,7 @@ from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import Settings
-from stateside.proxy.crdt import Crdts
+from stateside.proxy.crdt_service import Crdts
 from stateside.proxy.discovery import Discovery
 from stateside.proxy.eventing import Eventing
 from stateside.proxy.eventsourced import EventSourcedEntities

@@ -1,9 +1,10 @@
 """CRDT entities: many commands at once, over a state that others change too (spec crdt 2 to 4).
 
-On the way of a command this file stands where activation.py stands for other entity types, and shares with it how
-instances are activated, stashed, closed and ended. An instance is one stream to the user function and one replica of
-the key's state (replicas.py). Commands are passed on as they come, answered in any order, and a reply may change the
-state: that is applied to the replica and written with the asked consistency before the client hears of anything.
+On the way of a command this file stands behind crdt_service.py, where activation.py stands for other entity types, and
+shares with that how instances are activated, stashed, closed and ended. An instance is one stream to the user function
+and one replica of the key's state (replicas.py). Commands are passed on as they come, answered in any order, and a
+reply may change the state: that is applied to the replica and written with the asked consistency before the client
+hears of anything.
 
 What others change is told to the user function as a delta, but only while none of its *turns* is open: from a
 command until its first reply, from a cancellation of a streamed command until the response. So a delta never crosses a
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -29,7 +29,6 @@ from stateside._speedups.wire import (
     STATE_DELETE,
     STATE_NONE,
     STATE_UPDATE,
-    CommandWriter,
     CrdtOut,
     WireError,
     scan_crdt_out,
@@ -40,20 +39,18 @@ from stateside._speedups.wire import (
 )
 from stateside.proto.status import Status
 from stateside.proxy import logs
-from stateside.proxy.activation import Activation, Close, Entities, EntityMethod, State
+from stateside.proxy.activation import Activation, Close, State
 from stateside.proxy.crdt_calls import Aftermath, Command, StreamedCall
 from stateside.proxy.crdt_view import View
 from stateside.proxy.effects import check_parts
 from stateside.proxy.replicas import Consistency
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from stateside._speedups.h2 import Call, ClientCall, ServerCall
     from stateside.journal.contract import Head
-    from stateside.proxy.activation import Reply
-    from stateside.proxy.replicas import Replica, ReplicaError, Replicas
-    from stateside.proxy.spec import EntityModel, MethodModel
+    from stateside.proxy.activation import EntityMethod, Reply
+    from stateside.proxy.crdt_service import Crdts
+    from stateside.proxy.replicas import Replica, ReplicaError
 
 CANCEL_PATIENCE = 1.0  # seconds that the user function has for answering a cancellation before deltas flow again
 MAX_LATE = 1000  # commands given up whose answer may still come
@@ -66,77 +63,6 @@ DELETED = "Entity deleted"
 NOT_UPDATED = "Failed to update CRDT at requested write consistency"
 
 log = logs.get(__name__)
-
-
-class CrdtMethod(EntityMethod):
-    """One method of a CRDT entity's service: unary, or with a stream of replies."""
-
-    __slots__ = ("make", "streams")
-
-    def __init__(self, entities: Crdts, model: MethodModel) -> None:
-        EntityMethod.__init__(self, entities, model)
-        self.streams = model.server_streaming
-        self.make: type[Command] = Command
-        if self.streams:
-            self.make = StreamedCall
-            self.takes_clients = False
-            self.write = partial(
-                CommandWriter(entities.command_member, model.name, model.input_type_url).write, streamed=True
-            )
-
-    def on_request(self, call: ServerCall, message: bytes) -> None:
-        try:
-            key = self._scan(message)
-        except WireError as error:
-            call.fail(Status.INVALID_ARGUMENT, f"{self.name}: malformed request: {error}")
-            return
-        instance = self._active.get(key)
-        if instance is None:
-            if not key:
-                call.fail(Status.INVALID_ARGUMENT, f"{self.name}: the entity key is empty")
-                return
-            self.entities.activate(key, call, self, message)
-        else:
-            ON_COMMAND[instance.state](instance, call, self, message)  # type: ignore[arg-type]
-
-    # Of streams only: a unary command runs to its end, and its `context` is not ours.
-
-    def on_drain(self, call: Call) -> None:
-        if self.streams and call.context is not None:
-            call.context.on_client_drain()
-
-    def on_cancel(self, call: ServerCall, status: int) -> None:
-        if self.streams and call.context is not None:
-            call.context.on_client_cancel(status)
-
-
-class Crdts(Entities):
-    """All instances of one CRDT entity service.
-
-    Bounded, besides what `Entities` bounds, by `crdt_max_in_flight` commands and `crdt_max_streams` streamed calls of
-    each instance.
-    """
-
-    stream_path = b"/cloudstate.crdt.Crdt/handle"
-    command_member = 4  # CrdtStreamIn.command
-    noun = "CRDT"
-
-    def __init__(self, model: EntityModel, settings: Any, *, replicas: Replicas, **shared: Any) -> None:
-        self.replicas = replicas
-        Entities.__init__(self, model, settings, **shared)
-
-    def update(self, model: EntityModel) -> None:
-        Entities.update(self, model)
-        self.max_in_flight = self.settings.crdt_max_in_flight
-        self.max_streams = self.settings.crdt_max_streams
-        self.hold_limit = self.settings.crdt_hold_limit
-        self.methods = {method.name: CrdtMethod(self, method) for method in model.methods}
-
-    def complete_streams(self) -> None:
-        """The proxy stops: streams end well (spec crdt 3 S19)."""
-        for instance in list(self.active.values()):
-            assert isinstance(instance, Crdt)
-            instance.complete_streams()
 
 
 class Crdt(Activation):
@@ -257,11 +183,12 @@ class Crdt(Activation):
             self._end()  # it was only waiting for its last writes
 
     def _send(self, call: ServerCall, method: EntityMethod, payload: bytes, received: float) -> None:
-        assert self.stream is not None and isinstance(method, CrdtMethod)
+        assert self.stream is not None
         self.command_id = number = self.command_id + 1
         self.touched = now = monotonic()
-        self.pending[number] = method.make(self, call, method, payload, received, number, now)
-        if method.streams:
+        make: type[Command] = method.make  # type: ignore[attr-defined]
+        self.pending[number] = make(self, call, method, payload, received, number, now)  # type: ignore[arg-type]
+        if make is StreamedCall:
             self.entities.metrics.streamed_calls += 1
         if not self.stream.send(method.write(self.key_utf8, number, payload)):
             self.is_full = True
@@ -604,6 +531,10 @@ class Crdt(Activation):
         self._fail_all(DELETED if self.deleted else TERMINATING)
         self._end()
 
+    def _abandon(self) -> None:
+        self._fail_all(DELETED if self.deleted else TERMINATING)
+        Activation._abandon(self)
+
     def _again(self) -> bool:
         """The user function refused the stream and has seen nothing of it: commands wait for the next one."""
         pending = list(self.pending.values())
@@ -638,12 +569,15 @@ class Crdt(Activation):
 
     def on_time(self, now: float) -> float:
         ON_TIME[self.state](self, now)
-        return 0.0 if self.state == State.GONE else min(now + self.entities.check_interval, self._due(now))
+        if self.state == State.GONE:
+            return 0.0
+        due, latest = self._due(), now + self.entities.check_interval
+        return due if now < due < latest else latest
 
-    def _due(self, now: float) -> float:
+    def _due(self) -> float:
         """The next moment that matters; `inf` when none is known."""
         if self.state == State.OPENING or self.state == State.CLOSING:
-            return max(now, self.touched + self._timeout())
+            return self.touched + self._timeout()
         moments = [inf]
         for command in self.pending.values():
             moments.append(command.sent + self.entities.relay_timeout)
@@ -710,7 +644,7 @@ class Crdt(Activation):
 #   stream ends    -                  crash                crash                the end
 #   time           no stream          silence, hold, idle  silence              reset
 _C = Crdt
-_Command = Callable[[Crdt, "ServerCall", EntityMethod, bytes], None]
+_Command = Callable[[Crdt, "ServerCall", "EntityMethod", bytes], None]
 ON_COMMAND: dict[State, _Command] = {
     State.OPENING: _C.on_early_command,
     State.READY: _C.on_ready_command,
@@ -736,5 +670,3 @@ ON_TIME: dict[State, Callable[[Crdt, float], None]] = {
     State.BUSY: _C.on_live_time,
     State.CLOSING: _C.on_closing_time,
 }
-
-Crdts.instance = Crdt

@@ -27,7 +27,8 @@ from stateside.proxy.effects import Onward, hand_over, origin_of
 
 if TYPE_CHECKING:
     from stateside._speedups.wire import CrdtOut
-    from stateside.proxy.crdt import Crdt, CrdtMethod
+    from stateside.proxy.crdt import Crdt
+    from stateside.proxy.crdt_service import CrdtMethod
     from stateside.proxy.effects import Client, Reply, StandIn
     from stateside.proxy.replicas import ReplicaError
 

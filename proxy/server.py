@@ -30,7 +30,7 @@ from stateside.proxy.activation import Entities
 from stateside.proxy.admin import AdminServer
 from stateside.proxy.config import ConfigError, Settings
 from stateside.proxy.cors import Cors
-from stateside.proxy.crdt import Crdts
+from stateside.proxy.crdt_service import Crdts
 from stateside.proxy.discovery import Discovery
 from stateside.proxy.eventing import Eventing
 from stateside.proxy.eventsourced import EventSourcedEntities

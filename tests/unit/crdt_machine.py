@@ -10,7 +10,7 @@ from typing import Any
 
 from stateside.proto import crdt
 from stateside.proto.status import Status
-from stateside.proxy.crdt import Crdts
+from stateside.proxy.crdt_service import Crdts
 from stateside.proxy.metrics import CRDT
 from stateside.proxy.router import Router
 

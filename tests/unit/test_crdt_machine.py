@@ -5,6 +5,7 @@ Rows L are those of spec crdt 2.2, rows S those of 3, K the reference's defects 
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -576,6 +577,27 @@ def test_L47_a_deletion_that_times_out_is_one_all_the_same(machine: Machine) -> 
     machine.replicas.written(LATE)
     assert (client.status, client.text) == LATE
     assert machine.call().text == "Entity deleted"
+
+
+def test_commands_under_way_at_a_deletion_fail_when_the_stream_is_never_completed(machine: Machine) -> None:
+    client, listener = machine.call(), machine.listen()
+    machine.replicas.deleted_elsewhere(FULL_KEY)
+    machine.passes(machine.settings.stream_close_timeout + 1)
+    assert machine.stream.cancelled
+    assert [(each.status, each.text) for each in (client, listener)] == [(Status.UNKNOWN, "Entity deleted")] * 2
+    assert machine.active == {}
+
+
+def test_time_goes_on_while_replicas_and_writes_are_waited_for(machine: Machine) -> None:
+    machine.replicas.waits = True
+    machine.call()
+    now = monotonic() + 1000
+    assert machine.instance.on_time(now) > now
+    machine.replicas.opened()
+    machine.says(reply(1, change=changed(gcounter(1))))
+    machine.instance.evict()
+    machine.ends()
+    assert machine.instance.on_time(now) > now
 
 
 def test_a_deletion_while_a_stream_is_waited_for_fails_those_who_wait(machine: Machine) -> None:

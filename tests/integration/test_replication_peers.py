@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import pytest
 import uvloop
@@ -313,14 +312,14 @@ def test_a_peer_that_answers_nothing_any_more_does_not_stop_writes(monkeypatch: 
         bounds = {"crdt_peer_buffer": 65536, "crdt_write_timeout": 0.2}
         node = await Node("memory:", free_port(), (f"127.0.0.1:{port}",), **bounds).start()
         await until(lambda: any(link.live for link in node.replicas.links.values()), "greeted")
+        asked = []
         for number in range(100):
-            change = partial(State.add, element=b"\x12\x7e" + b"x" * 126)
             for part in range(30):
                 activation = await node.open(f"{number}-{part}")
-                change(activation.state(ORSET))
-                activation.begin_write()
-                activation.close()
+                activation.state(ORSET).add(b"\x12\x7e" + b"x" * 126)
+                asked.append(activation.begin_write(Consistency.ALL))
             await asyncio.sleep(0.001)
+        assert None not in await asyncio.gather(*asked)
         link = next(iter(node.replicas.links.values()))
         assert link._queue_bytes <= 65536
         assert node.replicas.figures.overflows > 1

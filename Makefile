@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run demo test bench bench-kernels soak lint types proto build interop clean
+.PHONY: help run demo demo-chat test bench bench-kernels soak lint types proto build interop clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -14,6 +14,9 @@ run: build       ## the shopping cart: user function and proxy, until Ctrl-C
 
 demo: build      ## a purchase, a kill -9 of the proxy, the same cart again
 	$(BIN)/python -m examples.shopping_cart.demo
+
+demo-chat: build ## three nodes chat, one is killed with kill -9 and comes back
+	$(BIN)/python -m examples.chat.demo
 
 test: build interop  ## the test suite; pytest arguments in ARGS
 	$(BIN)/pytest $(ARGS)

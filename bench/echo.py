@@ -15,7 +15,7 @@ import uvloop
 
 from stateside._speedups.h2 import Handler, Limits, Server, ServerCall
 from stateside.bench.messages import ECHO_SERVICE, echo_spec
-from stateside.bench.native import ActionEcho, DirectEcho, EndlessAction, EntityEcho, ValueEcho
+from stateside.bench.native import ActionEcho, CounterEcho, DirectEcho, EndlessAction, EntityEcho, ValueEcho
 
 MAX_CONCURRENT_STREAMS = 10_000
 DAY_MS = 24 * 3600 * 1000
@@ -54,12 +54,13 @@ async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     entities, values, direct, reports = EntityEcho(), ValueEcho(), DirectEcho(), ReportError()
-    unary, endless = ActionEcho(), EndlessAction()
+    unary, endless, counters = ActionEcho(), EndlessAction(), CounterEcho()
     handlers: dict[bytes, Handler] = {
         b"/cloudstate.EntityDiscovery/discover": Discover(echo_spec(passivation_timeout_ms)),
         b"/cloudstate.EntityDiscovery/reportError": reports,
         b"/cloudstate.eventsourced.EventSourced/handle": entities,
         b"/cloudstate.valueentity.ValueEntity/handle": values,
+        b"/cloudstate.crdt.Crdt/handle": counters,
         b"/cloudstate.action.ActionProtocol/handleUnary": unary,
         b"/cloudstate.action.ActionProtocol/handleStreamedOut": endless,
         f"/{ECHO_SERVICE}/Direct".encode(): direct,
@@ -67,7 +68,7 @@ async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> Non
     server = Server(loop, handlers.get, limits=Limits(announced_streams=max_streams))
 
     def say_counts() -> None:
-        counts = counted(entities, values) | {
+        counts = counted(entities, values, counters) | {
             "direct": direct.calls,
             "actions": unary.calls,
             "streamed": endless.sent,
@@ -84,13 +85,14 @@ async def serve(port: int, max_streams: int, passivation_timeout_ms: int) -> Non
     await server.close()
 
 
-def counted(entities: EntityEcho, values: ValueEcho) -> dict[str, Any]:
-    """What the entities saw; the violations of both kinds are counted together."""
+def counted(entities: EntityEcho, values: ValueEcho, counters: CounterEcho) -> dict[str, Any]:
+    """What the entities saw; the violations of all kinds are counted together."""
     names = ("inits", "replayed", "commands", "emitted", "first_replayed_ns", "last_replayed_ns")
     return {name: getattr(entities, name) for name in names} | {
         "updates": values.updates,
-        "violations": entities.violations + values.violations,
-        "last_violation": entities.last_violation or values.last_violation,
+        "increments": counters.commands,
+        "violations": entities.violations + values.violations + counters.violations,
+        "last_violation": entities.last_violation or values.last_violation or counters.last_violation,
     }
 
 

@@ -13,10 +13,12 @@ ECHO_SERVICE = "bench.Echo"
 CART_SERVICE = "com.example.shoppingcart.ShoppingCart"
 ACTION_SERVICE = "bench.Action"
 VALUE_SERVICE = "bench.Value"
+COUNTER_SERVICE = "bench.Counter"
 STATEFUL = [
     ("eventsourced.EventSourced", ECHO_SERVICE, "bench-echo"),
     ("eventsourced.EventSourced", "bench.Other", "bench-other"),
     ("valueentity.ValueEntity", VALUE_SERVICE, "bench-value"),
+    ("crdt.Crdt", COUNTER_SERVICE, "bench-counter"),
 ]
 ENDLESS = f"/{ACTION_SERVICE}/Endless".encode()
 MESSAGE_SIZE = 97
@@ -81,6 +83,7 @@ WORKS = {
     "fill": lambda entities: echo_requests("Fill", entities),
     "forward": lambda entities: echo_requests("Forward", entities),
     "value": lambda entities: echo_requests("Write", entities, VALUE_SERVICE),
+    "increment": lambda entities: echo_requests("Increment", entities, COUNTER_SERVICE),
     "action": lambda entities: echo_requests("Unary", entities, ACTION_SERVICE),
     "cart": cart_requests,
 }

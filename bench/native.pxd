@@ -46,6 +46,11 @@ cdef class ValueEcho(Handler):
     cdef int answer(self, Call call, ValueStream stream, const uint8_t* p, const uint8_t* end) except -1
 
 
+cdef class CounterEcho(Handler):
+    cdef readonly int64_t inits, commands, deltas, violations
+    cdef readonly str last_violation
+
+
 cdef class ActionEcho(Handler):
     cdef readonly int64_t calls
 

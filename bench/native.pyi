@@ -37,6 +37,16 @@ class ValueEcho(Handler):
     """Messages that the protocol does not allow, or a state that was never stored."""
     last_violation: str
 
+class CounterEcho(Handler):
+    """Handler of `/cloudstate.crdt.Crdt/handle`: answers a command with its own payload, and adds 1 to a GCounter."""
+
+    inits: int
+    commands: int
+    deltas: int
+    violations: int
+    """Messages that the protocol does not allow."""
+    last_violation: str
+
 class ActionEcho(Handler):
     """Handler of `/cloudstate.action.ActionProtocol/handleUnary`: answers with the payload of the command."""
 

@@ -1,7 +1,7 @@
 """The two ends of a measurement, compiled, so that what is measured is what stands between them.
 
 `EntityEcho` is a user function for event sourced entities: it answers each command with the command's own payload and,
-if the method says so, emits events; `ValueEcho` and `ActionEcho` are its like for the other entity types, and
+if the method says so, emits events; `ValueEcho`, `CounterEcho` and `ActionEcho` are its like for the other entity types, and
 `EndlessAction` streams. `Load` is a closed loop of calls: N connections with M calls in flight each, every answer
 checked, every latency kept in a histogram; `StreamLoad` reads streams. All are handlers of the project's own transport;
 no Python code runs for a call or a streamed message.
@@ -74,6 +74,10 @@ cdef enum:
     # ValueEntityStreamIn
     VALUE_IN_INIT = 1 << 3 | LEN
     VALUE_IN_COMMAND = 2 << 3 | LEN
+    # CrdtStreamIn
+    CRDT_IN_INIT = 1 << 3 | LEN
+    CRDT_IN_DELTA = 2 << 3 | LEN
+    CRDT_IN_COMMAND = 4 << 3 | LEN
     # ValueEntityInit
     INIT_STATE = 3 << 3 | LEN
 
@@ -391,6 +395,67 @@ cdef bytes write_update(Command* command, int64_t updates):
     p = put_length(p, 4, state_action)  # .state_action
     p = put_length(p, 1, update)  # .update
     put_written(p, 1, updates)  # .value
+    return message
+
+
+cdef class CounterEcho(Handler):
+    """All CRDT streams. Their context is whether init has come."""
+
+    def __cinit__(self):
+        self.last_violation = ""
+
+    cpdef object on_open(self, ServerCall call):
+        call.context = False
+
+    cpdef object on_message(self, Call call, bytes message):
+        cdef Reader reader
+        cdef Field field
+        cdef Command command
+        cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(message)
+        cdef const uint8_t* end = p + PyBytes_GET_SIZE(message)
+        reader.start = p
+        reader.groups = False
+        if p != end and read_field(&reader, p, end, &field) == end:
+            if field.tag == CRDT_IN_COMMAND:
+                if call.context and scan_command(field.data, field.data + field.size, &command) and command.id > 0:
+                    self.commands += 1
+                    call.send(write_increment(&command))
+                    return
+            elif field.tag == CRDT_IN_DELTA:
+                self.deltas += 1
+                if call.context:
+                    return
+            elif field.tag == CRDT_IN_INIT and not call.context:
+                self.inits += 1
+                call.context = True
+                return
+        self.violations += 1
+        self.last_violation = "init comes first and once, then commands and deltas"
+
+    cpdef object on_half_close(self, ServerCall call):
+        call.finish()
+
+
+cdef bytes write_increment(Command* command):
+    """CrdtStreamOut{reply}: the command's payload back, and 1 added to a GCounter."""
+    cdef Py_ssize_t payload = text_size(command.type_url.size) + text_size(command.value.size)
+    cdef Py_ssize_t reply = field_size(payload)
+    cdef Py_ssize_t action = field_size(reply)
+    cdef Py_ssize_t delta = int64_size(1)
+    cdef Py_ssize_t update = field_size(delta)
+    cdef Py_ssize_t state_action = field_size(update)
+    cdef Py_ssize_t whole = int64_size(command.id) + field_size(action) + field_size(state_action)
+    cdef bytes message = PyBytes_FromStringAndSize(NULL, field_size(whole))
+    cdef uint8_t* p = <uint8_t*>PyBytes_AS_STRING(message)
+    p = put_length(p, 1, whole)  # CrdtStreamOut.reply
+    p = put_int64(p, 1, command.id)
+    p = put_length(p, 2, action)  # .client_action
+    p = put_length(p, 1, reply)  # .reply
+    p = put_payload(p, 1, payload, command)  # .payload
+    p = put_length(p, 5, state_action)  # .state_action
+    p = put_length(p, 1, update)  # .update
+    p = put_length(p, 1, delta)  # .gcounter
+    put_int64(p, 1, 1)  # .increment
     return message
 
 

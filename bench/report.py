@@ -55,6 +55,7 @@ READ = "read-only command, 64 entity streams, 128 in flight"
 WRITE = "durable write of a 100 B event, 1000 in flight, 1000 entities"
 SLOW_WRITE = "the same where every flush takes 1 ms longer"
 VALUE = "durable update of a 100 B value, 1000 in flight, 1000 entities"
+COUNTER = "durable increment of one hot CRDT counter, 128 in flight"
 FORWARD = "the read-only command, answered by a forward to another"
 ACTION = "unary action, 128 in flight"
 ENDLESS = "streamed-out action, 2 streams, 100 B messages"
@@ -105,6 +106,9 @@ TARGETS = [
     Target(
         VALUE, ("value", "proxy_cpu_us"), "µs proxy CPU", anchor=EVENT_WRITE, anchor_figure=("durable", "proxy_cpu_us")
     ),
+    Target(COUNTER, ("crdt", "calls_per_s"), "increments/s", 20_000),
+    Target(COUNTER, ("crdt", "proxy_cpu_us"), "µs proxy CPU"),
+    Target(COUNTER, ("crdt", "p99_us"), "µs p99"),
     # A forwarded command is two commands, and the second may cost a fifth more than the first.
     Target(
         FORWARD, ("forward", "proxy_cpu_us"), "µs proxy CPU", 2.2, False, True, READ_ONLY, ("relay", "proxy_cpu_us")

@@ -31,6 +31,7 @@ RELAY_IN_FLIGHT = 16  # on each connection
 DURABLE_ENTITIES = 1000
 DURABLE_IN_FLIGHT = 125  # on each connection
 REPLAYED_EVENTS = 100_000
+HOT_COUNTERS = 1
 CART_ENTITIES = 64
 MANY_ENTITIES = 50_000
 STREAMS_PER_CONNECTION = 100
@@ -151,6 +152,15 @@ async def commit_per_event_slow_disk(setting: Setting, stage: Stage) -> Figures:
 async def value(setting: Setting, stage: Stage) -> Figures:
     """Each command replaces a value, which is on the disk before the client hears of it."""
     return await write_load(setting, stage, {}, "value")
+
+
+async def crdt(setting: Setting, stage: Stage) -> Figures:
+    """Increments of one counter, which many calls share; each is on the disk before its client hears of it."""
+    echo, port = await start_echo(stage)
+    proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}")
+    result = await load(stage, proxy_port, "increment", setting, entities=HOT_COUNTERS, proxy=proxy, user_function=echo)
+    await check_echo(echo)
+    return result
 
 
 async def write_load(setting: Setting, stage: Stage, variables: dict[str, str], work: str = "write") -> Figures:
@@ -417,6 +427,7 @@ WORKS: dict[str, dict[str, Measurement]] = {
         "commit_per_event_slow_disk": commit_per_event_slow_disk,
     },
     "value": {"value": value, "durable": durable},
+    "crdt": {"crdt": crdt},
     "forward": {"forward": forward, "relay": relay},
     "action": {"action": action, "relay": relay},
     "endless": {"endless": endless},

@@ -212,7 +212,7 @@ class Settings:
         ENTITIES,
         1000,
         Whole(1, 1_000_000),
-        "Commands of one CRDT entity instance that may be with the user function; more are RESOURCE_EXHAUSTED.",
+        "Commands of one CRDT that may be with the user function at once; more are RESOURCE_EXHAUSTED.",
     )
     crdt_max_streams: int = _row(
         ENTITIES,
@@ -230,8 +230,7 @@ class Settings:
         ENTITIES,
         0.2,
         Duration(0.001, 60),
-        "How long changes from other nodes may be held back by commands of a CRDT entity instance; then new commands "
-        "wait until they have been told.",
+        "How long commands of a CRDT may keep its instance from hearing of changes elsewhere before they wait.",
     )
     eventing_max_attempts: int = _row(
         ENTITIES,

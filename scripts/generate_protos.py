@@ -45,6 +45,10 @@ MODULES = {
     "examples/ping_pong/protos": ["pingpong/pingpong.proto"],
     "examples/fraud_scoring/protos": ["fraud/fraud.proto"],
     "examples/transfer/protos": ["transfer/transfer.proto"],
+    "examples/chat/protos": ["chat/chat.proto"],
+    "examples/voting/protos": ["voting/voting.proto"],
+    "examples/shared_counter/protos": ["counter/counter.proto"],
+    "examples/todo/protos": ["todo/todo.proto"],
     "tests/protos": [
         "tck/action.proto",
         "tck/crdt.proto",

@@ -69,6 +69,7 @@ class CrdtStream(EntityStream):
     entity: CrdtType
     protocol = "cloudstate.crdt.Crdt"
     scan = staticmethod(scan_crdt_in)  # type: ignore[assignment]
+    write_failure = staticmethod(write_crdt_failure)
     texts = Texts(
         expected_init="Protocol error: Expected init message for CRDT entity",
         already_inited="Protocol error: CRDT entity already inited",

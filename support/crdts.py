@@ -7,6 +7,7 @@ has just made belongs to nobody and may be changed freely; all of it goes into t
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
@@ -107,6 +108,8 @@ class Crdt(ABC):
         if changes is None:
             return
         if changes.refusal is not None:
+            if isinstance(sys.exc_info()[1], GeneratorExit):
+                return  # the garbage collector ends a handler whose stream is gone, too: nothing comes of what it does
             raise CrdtError(f"A {type(self).__name__} cannot be changed: {changes.refusal}")
         changes.undo.append((restore, state))
         if self._map is not None:

@@ -114,6 +114,9 @@ class EntityStream:
         self._blocked = False
         self._paused = False
 
+    write_failure = staticmethod(write_stream_failure)
+    """(command id, description) -> the message that ends the stream."""
+
     # --- what kinds of entities differ in --------------------------------------------------------------------------
 
     @staticmethod
@@ -321,7 +324,7 @@ class EntityStream:
     def _fail(self, failure: EntityFailure, error: Exception, command: str = "") -> None:
         service = self.entity.service_name if self.instance is not None else self.protocol
         self._hooks.stream_failed(service, self.entity_id, command, failure.description, error)
-        self._call.send(write_stream_failure(failure.command_id, failure.description))
+        self._call.send(self.write_failure(failure.command_id, failure.description))
         self._finish()
 
     def _finish(self) -> None:

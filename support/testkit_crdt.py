@@ -19,12 +19,12 @@ from stateside.proto import crdt as protocol
 
 from . import crdt_deltas
 from .crdt_entity import WriteConsistency
-from .crdt_map import new_crdt
+from .crdt_map import ORMap, new_crdt
 from .crdt_model import CrdtType
 from .crdt_stream import CrdtStream
 from .crdt_values import Vote
 from .crdt_views import MapView
-from .crdts import Changes, Crdt
+from .crdts import Changes, Crdt, encoded
 from .entity_stream import EntityStream
 from .metadata import Metadata
 from .testkit import Result, TestEntity
@@ -69,8 +69,8 @@ class TestCrdt(TestEntity):
 
     def __init__(self, *arguments: Any) -> None:
         TestEntity.__init__(self, *arguments)
-        self._replica: Crdt | None = None
-        self._changes = Changes(self._type.codec)
+        self._replica: bytes | None = None
+        self._written = False
         self._streams: dict[int, TestStream] = {}
         self._replies: dict[int, Any] = {}
         self._cancelled: Any = None
@@ -92,19 +92,20 @@ class TestCrdt(TestEntity):
     def elsewhere(self, change: Callable[[Any], object]) -> None:
         """Another node changes the CRDT: `entity.elsewhere(lambda counter: counter.increment(5))`.
 
-        Raises TypeError for a Vote, where others are counted: see `members`.
+        It votes for itself; where all nodes count, see `members`.
         """
         shown, crdt = self._copy()
-        if isinstance(crdt, Vote):
-            raise TypeError("Other nodes vote by themselves: entity.members(votes_for=1, others=2)")
         change(shown)
-        delta = crdt._take()
-        if delta is not None:
-            self._told(delta)
+        taken = crdt._take()
+        if taken is not None:
+            delta = protocol.CrdtDelta.FromString(taken)
+            _count_votes(delta, crdt, self._crdt_stream().crdt)
+            self._told(delta.SerializeToString())
 
     def members(self, *, votes_for: int, others: int) -> None:
         """There are `others` nodes beside this one, of which `votes_for` vote yes. For entities that are a Vote."""
-        mine = isinstance(self._replica, Vote) and self._replica.vote
+        vote = self._crdt_stream().crdt
+        mine = isinstance(vote, Vote) and vote.vote
         self._told(crdt_deltas.vote(mine, votes_for + mine, others + 1))
 
     def delete_elsewhere(self) -> None:
@@ -119,8 +120,7 @@ class TestCrdt(TestEntity):
         return stream
 
     def _stored(self) -> Iterable[bytes]:
-        whole = None if self._replica is None else self._replica._whole()
-        yield wire.write_crdt_init(self._type.service_name, self.entity_id, whole)
+        yield wire.write_crdt_init(self._type.service_name, self.entity_id, self._replica)
 
     def _scan(self, message: bytes) -> Any:
         return wire.scan_crdt_out(message)
@@ -151,10 +151,9 @@ class TestCrdt(TestEntity):
 
     def _told(self, delta: bytes) -> None:
         """The proxy learns of a change on another node."""
-        self._keep(delta)
-        if self._stream is not None:
-            self._stream.receive(wire.write_crdt_delta(delta))
-            self._drain()
+        self._written = True
+        self._open().receive(wire.write_crdt_delta(delta))
+        self._drain()
 
     def _result(self, method: str) -> Result:
         self._drain()
@@ -176,6 +175,7 @@ class TestCrdt(TestEntity):
                 self._cancelled = out
             else:
                 self._replies[out.command_id] = out
+        self._save()
         error = self._kit.take_error()
         if error is not None:
             raise error
@@ -184,7 +184,8 @@ class TestCrdt(TestEntity):
         delta = None
         if out.state_action == wire.STATE_UPDATE:
             delta = protocol.CrdtDelta.FromString(out.update)
-            self._keep(out.update)
+            self._written = True
+            self._save()
         replied = out.action == wire.ACTION_REPLY
         return Result(
             reply=self._kit.reply(method, out.type_url, out.payload) if replied else None,
@@ -200,16 +201,11 @@ class TestCrdt(TestEntity):
 
     # --- the replica ---------------------------------------------------------------------------------------------
 
-    def _keep(self, data: bytes) -> None:
-        """Merge a delta, of the entity or of another node, into the replica."""
-        delta = protocol.CrdtDelta.FromString(data)
-        if self._replica is None:
-            self._replica = new_crdt(delta)
-            self._replica._join(self._changes)
-        if isinstance(self._replica, Vote) and not delta.vote.total_voters:
-            self._replica.vote = delta.vote.self_vote
-        else:
-            self._replica._apply(delta)
+    def _save(self) -> None:
+        """What was written is in the replica."""
+        crdt = self._stream.crdt if isinstance(self._stream, CrdtStream) else None
+        if crdt is not None and self._written:
+            self._replica = crdt._whole()
 
     def _copy(self) -> tuple[Any, Crdt]:
         """The CRDT on another node that knows what is known here, as handlers take it and as it is."""
@@ -220,8 +216,30 @@ class TestCrdt(TestEntity):
             crdt: Crdt = shown.ormap if isinstance(shown, MapView) else shown
             crdt._join(Changes(self._type.codec))
             return shown, crdt
-        delta = protocol.CrdtDelta.FromString(self._replica._whole())
+        delta = protocol.CrdtDelta.FromString(self._replica)
         crdt = new_crdt(delta)
         crdt._join(Changes(self._type.codec))
         crdt._apply(delta)
+        _forget_own_votes(crdt)
         return self._type.shown(crdt), crdt
+
+
+def _forget_own_votes(crdt: Crdt) -> None:
+    """The votes of this node are not those of the other."""
+    if isinstance(crdt, Vote):
+        crdt._self = crdt._sent = False
+    elif isinstance(crdt, ORMap):
+        for entry in crdt._entries.values():
+            _forget_own_votes(entry)
+
+
+def _count_votes(delta: Any, other: Crdt, here: Crdt | None) -> None:
+    """Turn a delta of another node, which says how that node votes, into what a proxy tells this one."""
+    if isinstance(other, Vote):
+        delta.vote.self_vote = isinstance(here, Vote) and here.vote
+        delta.vote.votes_for, delta.vote.total_voters = other.votes_for, max(other.total, 2)
+    elif isinstance(other, ORMap):
+        entries = here._entries if isinstance(here, ORMap) else {}
+        for change in [*delta.ormap.updated, *delta.ormap.added]:
+            (name,) = encoded([change.key])
+            _count_votes(change.delta, other._entries[name], entries.get(name))

@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stateside.proxy.metrics import (
     COUNTERS,
+    CRDT_COUNTERS,
+    CRDT_HISTOGRAMS,
     HISTOGRAMS,
     VALUE_COUNTERS,
     VALUE_HISTOGRAMS,
@@ -68,6 +70,18 @@ def test_value_entities_have_names_of_their_own_and_nothing_of_events() -> None:
     names = {name for name, *labels in found if "carts" in labels}
     assert all(name.startswith("stateside_value_") for name in names)
     assert not [name for name in names if "event" in name or "snapshot" in name or "loaded" in name]
+
+
+def test_crdts_have_names_of_their_own() -> None:
+    metrics = Metrics()
+    carts = metrics.crdt("carts")
+    for number, name in enumerate(CRDT_COUNTERS, 1):
+        setattr(carts, name, getattr(carts, name) + number)
+    found = samples(metrics)
+    for number, name in enumerate(CRDT_COUNTERS, 1):
+        assert found[f"stateside_crdt_{name}_total", "carts"] == number
+    assert set(CRDT_HISTOGRAMS) == set(HISTOGRAMS)
+    assert all(name.startswith("stateside_crdt_") for name, *labels in found if "carts" in labels)
 
 
 def test_figures_of_events_are_not_for_value_entities() -> None:

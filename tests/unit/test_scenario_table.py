@@ -17,8 +17,13 @@ SCENARIOS = {
     "Event sourced": [*map(str, range(1, 26))],
     "Value entities": [*map(str, range(1, 24))],
     "Event logs": [*map(str, range(1, 4))],
+    "CRDTs": [
+        f"{letter}{number}"
+        for letter, count in zip("ZGNUOWFVMXECTY", (2, 8, 8, 8, 8, 9, 8, 8, 8, 7, 2, 1, 5, 6), strict=True)
+        for number in range(1, count + 1)
+    ],
 }
-ROW = re.compile(r"^\| ([A-Z][a-z ]+?):? (\d+-\d+|\d+|[a-z]+) \| (.*) \|$", re.M)
+ROW = re.compile(r"^\| ([A-Z][A-Za-z ]+?):? (\d+-\d+|[A-Z]?\d+|[a-z]+) \| (.*) \|$", re.M)
 TO_COME = re.compile(r"to come with ([^<]+)")
 TEST = re.compile(r"`([^`:]+)::(\w+)`")
 

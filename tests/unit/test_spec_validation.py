@@ -13,6 +13,7 @@ from stateside.proto import cloudstate
 from stateside.proxy.config import load
 from stateside.proxy.spec import (
     ACTION,
+    CRDT,
     EVENT_SOURCED,
     SUPPORTED_ENTITY_TYPES,
     VALUE_ENTITY,
@@ -107,6 +108,29 @@ def test_a_value_entity_is_modelled_as_an_event_sourced_one_and_needs_the_journa
     assert accepted(offer(entity(sort=VALUE_ENTITY))).is_stored
 
 
+def test_a_crdt_may_stream_replies_but_not_requests() -> None:
+    file = shop_file()
+    add, get = file.service[0].method
+    get.server_streaming = True
+    (model,) = accepted(offer(entity(sort=CRDT), file=file)).entities
+    assert [method.server_streaming for method in model.methods] == [False, True]
+    add.client_streaming = True
+    text = refused(offer(entity(sort=CRDT), file=file))
+    assert "shop.Cart" in text and "a CRDT entity and cannot have methods with streamed requests: AddItem" in text
+
+
+def test_a_crdt_without_a_persistence_id_has_the_name_of_its_service() -> None:
+    model = accepted(offer(entity(sort=CRDT, state="")))
+    assert model.entities[0].persistence_id == "shop.Cart"
+    assert (model.is_stored, model.is_replicated) == (True, True)
+    assert not accepted(offer(entity())).is_replicated
+
+
+def test_a_crdt_needs_an_entity_key() -> None:
+    text = refused(keyed_by(lambda message: add_field(message, "user_id", 1), sort=CRDT))
+    assert "without an entity key: AddItem,GetCart" in text
+
+
 def test_service_names_are_sorted_for_reflection() -> None:
     model = accepted(offer(entity("shop.Stock", "stock"), entity()))
     assert model.service_names == ("shop.Cart", "shop.Stock")
@@ -171,7 +195,7 @@ def test_7_a_service_that_is_not_defined_is_refused(name: str) -> None:
     assert f'"{name}"' in refused(offer(entity(name)))
 
 
-@pytest.mark.parametrize("sort", ["cloudstate.crdt.Crdt", "x", ""])
+@pytest.mark.parametrize("sort", ["cloudstate.crdt.CRDT", "x", ""])
 def test_8_an_entity_type_that_is_not_supported_is_refused(sort: str) -> None:
     text = refused(offer(entity(sort=sort)))
     assert '"shop.Cart"' in text
@@ -324,7 +348,8 @@ def test_proxy_info_says_what_is_supported() -> None:
     info = proxy_info()
     assert (info.protocol_major_version, info.protocol_minor_version) == (0, 2)
     assert (info.proxy_name, info.proxy_version) == ("stateside", VERSION)
-    assert {EVENT_SOURCED, VALUE_ENTITY, ACTION} <= set(info.supported_entity_types) == set(SUPPORTED_ENTITY_TYPES)
+    kinds = {EVENT_SOURCED, VALUE_ENTITY, CRDT, ACTION}
+    assert kinds <= set(info.supported_entity_types) == set(SUPPORTED_ENTITY_TYPES)
 
 
 def test_the_version_is_that_of_the_project() -> None:

@@ -13,7 +13,7 @@ from stateside.support.testkit import TestKit
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["event-sourced", "value-entities", "actions"])
+@pytest.mark.parametrize("name", ["event-sourced", "value-entities", "actions", "crdts"])
 def test_every_snippet_of_the_guide_runs(name: str) -> None:
     guide = (ROOT / "docs" / f"user-guide-{name}.md").read_text()
     snippets = re.findall(r"^```python\n(.*?)^```", guide, re.DOTALL | re.MULTILINE)

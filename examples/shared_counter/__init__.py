@@ -1,0 +1,1 @@
+"""The smallest CRDT entity: a counter that every node can change (`python -m examples.shared_counter`)."""

@@ -68,11 +68,12 @@ class Node(Protocol):
 class Slot:
     """A queued key."""
 
-    __slots__ = ("deltas", "position", "size", "tombstone")
+    __slots__ = ("deltas", "position", "size", "state_size", "tombstone")
 
     def __init__(self, position: int) -> None:
         self.position = position  # of the first change in it
         self.size = 0  # as counted in the queue
+        self.state_size = 0  # of that, what an exchange put there
         self.deltas: list[bytes] = []
         self.tombstone = False
 
@@ -91,6 +92,7 @@ class PeerLink(Handler):
         self._buffer_bytes = buffer_bytes
         self._queue: dict[str | int, Slot] = {}
         self._queue_bytes = 0
+        self._state_bytes = 0  # of these, what an exchange put there: bounded by its own pace
         self._unacked_bytes = 0
         self._position = 0  # of the latest change
         self._sent = 0
@@ -113,7 +115,7 @@ class PeerLink(Handler):
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    def push(self, key: str, delta: bytes | None) -> None:
+    def push(self, key: str, delta: bytes | None, is_state: bool = False) -> None:
         """Send a delta, or a tombstone."""
         self._position += 1
         if not self.live:
@@ -130,7 +132,10 @@ class PeerLink(Handler):
             slot.deltas.append(delta)
         slot.size += size
         self._queue_bytes += size
-        if self._queue_bytes > self._buffer_bytes:
+        if is_state:
+            slot.state_size += size
+            self._state_bytes += size
+        if self._queue_bytes - self._state_bytes > self._buffer_bytes:
             self._overflow()
         else:
             self._schedule()
@@ -171,7 +176,7 @@ class PeerLink(Handler):
 
     def push_state(self, key: str, data: bytes | None) -> None:
         self.node.figures.states += 1
-        self.push(key, data)
+        self.push(key, data, is_state=True)
 
     def push_end(self, departed: frozenset[int]) -> None:
         self._position += 1
@@ -190,7 +195,7 @@ class PeerLink(Handler):
         self.node.figures.overflows += 1
         log.warning("more waits for a peer than crdt_peer_buffer holds; digests are exchanged instead", peer=self.name)
         self._queue.clear()
-        self._queue_bytes = 0
+        self._queue_bytes = self._state_bytes = 0
         self._dropped = self._position
         kept: deque[tuple[int, Quorum]] = deque()
         for position, quorum in self._waiters:
@@ -228,6 +233,7 @@ class PeerLink(Handler):
             key = next(iter(self._queue))
             slot = self._queue.pop(key)
             self._queue_bytes -= slot.size
+            self._state_bytes -= slot.state_size
             for item in _items(key, slot):
                 items.append(item)
                 size += ITEM_BYTES + len(item[1]) + len(item[2])
@@ -375,7 +381,7 @@ class PeerLink(Handler):
         self.live = False
         self._queue.clear()
         self.unacked.clear()
-        self._queue_bytes = self._unacked_bytes = 0
+        self._queue_bytes = self._state_bytes = self._unacked_bytes = 0
         self._sent = self._dropped = self._position
         self._gap = True
         self._abandon()

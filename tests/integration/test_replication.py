@@ -467,6 +467,21 @@ def test_a_queue_that_overflows_heals_by_an_exchange() -> None:
     uvloop.run(scenario())
 
 
+def test_states_larger_than_the_queue_get_through_an_exchange() -> None:
+    async def scenario() -> None:
+        ports = [free_port(), free_port()]
+        one = await Node("memory:", ports[0], (f"127.0.0.1:{ports[1]}",), crdt_peer_buffer=65536).start()
+        for number in range(20):
+            change = partial(State.set, value=b"\x12\x80\x80\x10" + bytes(1 << 18), now=1)
+            await one.change(f"large-{number}", LWWREGISTER, change)
+        other = await Node("memory:", ports[1], (f"127.0.0.1:{ports[0]}",), crdt_peer_buffer=65536).start()
+        await until(lambda: one.sums == other.sums, "all states are there")
+        assert one.replicas.figures.overflows == 0
+        await asyncio.gather(one.stop(), other.stop())
+
+    uvloop.run(scenario())
+
+
 def test_a_graceful_stop_gives_the_peers_what_is_unsent(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Cluster(2, tmp_path) as cluster:

@@ -19,7 +19,7 @@ from stateside.proxy.replica_index import TOMBSTONE_DIGEST
 from stateside.proxy.replica_store import ReplicaStore
 
 PAGE_KEYS = 1000
-MAX_LOADING = 16  # states read at once
+MAX_LOADING = 4  # states read at once
 
 
 class Way(Protocol):

@@ -446,16 +446,38 @@ def test_a_queue_that_overflows_heals_by_an_exchange() -> None:
     async def scenario() -> None:
         async with Cluster(2, None, crdt_peer_buffer=65536) as cluster:
             one, other = cluster.nodes
-            asked = []
+            asked, early = [], list[str]()
+
+            def check(key: str, asked: asyncio.Future[object]) -> None:
+                if asked.result() is None and other.replicas.store.index.get(key) is None:
+                    early.append(key)
+
             for number in range(2000):
                 activation = await one.open(f"key-{number}")
                 activation.state(GSET).add(any_bytes("e" * 60))
                 asked.append(activation.begin_write(Consistency.ALL))
+                asked[-1].add_done_callback(partial(check, activation.key))
             errors = await asyncio.gather(*asked)
             assert one.replicas.figures.overflows > 0
+            assert early == []  # acknowledged, and not there
             assert one.replicas.quorums.timeouts == sum(error is not None for error in errors)
             await cluster.converged()
             assert len(list(other.replicas.keys())) == 2000
+
+    uvloop.run(scenario())
+
+
+def test_states_larger_than_the_queue_get_through_an_exchange() -> None:
+    async def scenario() -> None:
+        ports = [free_port(), free_port()]
+        one = await Node("memory:", ports[0], (f"127.0.0.1:{ports[1]}",), crdt_peer_buffer=65536).start()
+        for number in range(20):
+            change = partial(State.set, value=b"\x12\x80\x80\x10" + bytes(1 << 18), now=1)
+            await one.change(f"large-{number}", LWWREGISTER, change)
+        other = await Node("memory:", ports[1], (f"127.0.0.1:{ports[0]}",), crdt_peer_buffer=65536).start()
+        await until(lambda: one.sums == other.sums, "all states are there")
+        assert one.replicas.figures.overflows == 0
+        await asyncio.gather(one.stop(), other.stop())
 
     uvloop.run(scenario())
 

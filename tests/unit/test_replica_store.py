@@ -329,3 +329,17 @@ def test_a_journal_in_memory_does_not_grow_with_the_number_of_changes() -> None:
         await journal.close()
 
     uvloop.run(scenario())
+
+
+def test_the_zero_of_a_type_from_a_peer_is_stored_also_where_it_was_made_and_not_written(check) -> None:
+    async def scenario(journal: Journal) -> None:
+        zero = State(GSET, 9).encode()
+        store = Store(journal)
+        store.state(GSET)
+        await store.merge_all(zero)
+        await store.merge_all(zero)
+        assert list(store.known()) == [KEY]
+        assert len(await read_all(journal, PREFIX + KEY)) == 1
+        assert Store(journal).entry().state is not None
+
+    check(scenario)

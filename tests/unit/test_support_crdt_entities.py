@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -380,6 +380,21 @@ def test_a_generator_that_returns_ends_the_stream() -> None:
     assert entity.process_streamed(WATCH).results[0].reply is None
     with pytest.raises(RuntimeError, match="there is no stream to cancel"):
         stream.cancel()
+
+
+def test_what_a_generator_returns_is_the_last_message() -> None:
+    def until_two(self: Any, counter: PNCounter) -> Generator[tck.Response, None, tck.Response]:
+        while counter < 2:
+            yield count(int(counter))
+        return count(int(counter))
+
+    entity = kit_of(up, until_two)
+    stream = entity.process_streamed(WATCH)
+    for _ in range(3):
+        entity.process(ASK)
+    assert values(stream) == [0, 1, 2] and stream.results[-1].ended
+    late = entity.process_streamed(WATCH)
+    assert values(late) == [3] and not late.streamed
 
 
 def test_a_generator_that_yields_nothing_answers_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import FunctionType
 from typing import Any
@@ -442,6 +443,13 @@ def test_a_generator_is_closed_with_the_stream_of_its_entity() -> None:
     entity.process_streamed(WATCH)
     entity.passivate()
     assert closed and entity.state is None
+
+
+def test_a_generator_that_is_forgotten_with_its_stream_ends_without_a_word() -> None:
+    entity = kit_of(up, presence)
+    entity.process_streamed(WATCH)
+    del entity
+    gc.collect()  # what goes wrong in there would be a warning, and so an error
 
 
 def test_a_generator_that_breaks_when_it_is_closed_is_reported() -> None:

@@ -58,6 +58,14 @@ def test_somebody_is_online_while_one_of_his_calls_goes_on() -> None:
     assert alice.replies[-1].online == room.look(LOOK).reply.online == ["alice"]
 
 
+def test_a_user_function_that_starts_again_knows_nobody_until_he_joins_again() -> None:
+    room = TestKit(Room).crdt("r")
+    join(room, "alice"), join(room, "bob")
+    room.passivate()
+    assert room.look(LOOK).reply.online == ["alice", "bob"]
+    assert join(room, "bob").replies[0].online == ["bob"]
+
+
 def test_somebody_who_is_on_another_node_is_online() -> None:
     room = TestKit(Room).crdt("r")
     room.elsewhere(lambda other: setattr(other.map("presence").vote("carol"), "vote", True))

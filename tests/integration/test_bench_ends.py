@@ -82,6 +82,7 @@ def test_the_echo_describes_entities_of_all_types_that_are_measured() -> None:
         ("bench.Echo", "cloudstate.eventsourced.EventSourced"),
         ("bench.Other", "cloudstate.eventsourced.EventSourced"),
         ("bench.Value", "cloudstate.valueentity.ValueEntity"),
+        ("bench.Counter", "cloudstate.crdt.Crdt"),
     ]
     assert {each.passivation_strategy.timeout.timeout for each in spec.entities[1:]} == {1000}
 

@@ -29,6 +29,7 @@ bench: build     ## the end-to-end figures, also into bench/out/latest.json
 	$(BIN)/python -m stateside.bench $(ARGS)
 
 bench-kernels: build ## the compiled kernels against what they replace
+	@scripts/setup-bench
 	$(BIN)/pytest bench/kernels --benchmark-columns=median,iqr,ops --benchmark-group-by=group $(ARGS)
 
 lint: build      ## style of Python and Cython sources

@@ -53,7 +53,7 @@ class CrdtError(ValueError):
 
 class Rejected(CrdtError):
     """A user function's delta that may not be applied: another type, a decrement of a GCounter, a Flag switched off
-    when it was seen on, an unknown clock ... The state is untouched."""
+    when it was seen on, a map entry without key ... The state is untouched."""
 
 class Malformed(CrdtError):
     """Bytes that are no CrdtDelta, no replica's delta and no state, or are beyond a bound. The state is untouched."""
@@ -108,7 +108,8 @@ class State:
         and removes the one seen. A losing register write changes nothing (the user function's view gets the winner
         with the next `take_change`). Clocks: DEFAULT max(now, t+1); REVERSE min(-now, t-1); CUSTOM as given;
         CUSTOM_AUTO_INCREMENT
-        custom if custom > t, else t+1; t of no value is minus infinity, and t+1, t-1 saturate.
+        custom if custom > t, else t+1; an unknown one is DEFAULT (spec crdt 0.4); t of no value is minus infinity, and
+        t+1, t-1 saturate.
         GCounters and PNCounters are unbounded: nothing wraps.
         """
     def take_delta(self) -> bytes:

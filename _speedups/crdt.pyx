@@ -131,6 +131,7 @@ cdef extern from *:
 NAMES = ("nothing", "GCounter", "PNCounter", "GSet", "ORSet", "LWWRegister", "Flag", "ORMap", "Vote")
 cdef uint64_t SEED = <uint64_t>int.from_bytes(os.urandom(8), "little")  # of tables, so that nobody can choose collisions
 cdef Py_ssize_t live = 0
+cdef const uint8_t* NOTHING = b""  # of no length, but not NULL
 
 
 class CrdtError(ValueError):

@@ -320,7 +320,7 @@ cdef int make_element(State state, const Named* named, Element* element, bint ad
             return 0
     element.tag = type
     element.url_hash = state.url_hashes[type]
-    element.data = named.value
+    element.data = named.value if named.value != NULL else NOTHING
     element.size = <uint32_t>named.size
     element.hash = element_hash(element)
     return 1

@@ -94,6 +94,7 @@ class PeerLink(Handler):
         self._unacked_bytes = 0
         self._position = 0  # of the latest change
         self._sent = 0
+        self._dropped = 0  # the latest change that the queue lost
         self._gap = True  # the peer may lack something that is not in the queue
         self._waiters: deque[tuple[int, Quorum]] = deque()
         self._gap_waiters: list[Quorum] = []
@@ -116,7 +117,7 @@ class PeerLink(Handler):
         """Send a delta, or a tombstone."""
         self._position += 1
         if not self.live:
-            self._gap = True
+            self._gap, self._dropped = True, self._position
             return
         slot = self._queue.get(key)
         size = ITEM_BYTES + len(delta or b"")
@@ -135,21 +136,29 @@ class PeerLink(Handler):
             self._schedule()
 
     def wait(self, quorum: Quorum, changed: bool) -> None:
-        """Acknowledge the quorum when the peer has everything pushed so far; not `changed`: also what was dropped."""
-        healing = self._exchange is not None and self._exchange.everything
-        if self.live and not self._gap and healing and not changed:
-            assert self._exchange is not None
-            self._exchange.waiting.append(quorum)
-        elif not self.live or (self._gap and not changed):
+        """Acknowledge the quorum when the peer has the change that was pushed just now; not `changed`: there was none,
+        and it is about everything pushed before."""
+        by_position = self.live and changed and self._dropped < self._position
+        if by_position or not (self._gap or self._healing):
+            self._wait_for_position(quorum)
+        elif self._gap:
             if len(self._gap_waiters) % 1024 == 1023:
                 self._gap_waiters = [quorum for quorum in self._gap_waiters if not quorum.done]
             self._gap_waiters.append(quorum)
-        elif not self._queue and not self.unacked:
-            quorum.acknowledge(self.name)
-        else:
-            while self._waiters and self._waiters[0][1].done:
-                self._waiters.popleft()
-            self._waiters.append((self._position, quorum))
+        elif self._exchange is not None:
+            self._exchange.waiting.append(quorum)
+
+    def _wait_for_position(self, quorum: Quorum) -> None:
+        if not self._queue and not self.unacked:
+            return quorum.acknowledge(self.name)
+        while self._waiters and self._waiters[0][1].done:
+            self._waiters.popleft()
+        self._waiters.append((self._position, quorum))
+
+    @property
+    def _healing(self) -> bool:
+        """What was dropped is on its way, unless it is dropped again."""
+        return self._exchange is not None and self._exchange.everything
 
     @property
     def settled(self) -> bool:
@@ -182,6 +191,7 @@ class PeerLink(Handler):
         log.warning("more waits for a peer than crdt_peer_buffer holds; digests are exchanged instead", peer=self.name)
         self._queue.clear()
         self._queue_bytes = 0
+        self._dropped = self._position
         kept: deque[tuple[int, Quorum]] = deque()
         for position, quorum in self._waiters:
             if position <= self._sent:
@@ -366,7 +376,7 @@ class PeerLink(Handler):
         self._queue.clear()
         self.unacked.clear()
         self._queue_bytes = self._unacked_bytes = 0
-        self._sent = self._position
+        self._sent = self._dropped = self._position
         self._gap = True
         self._abandon()
         self._gap_waiters += (quorum for _, quorum in self._waiters)

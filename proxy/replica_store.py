@@ -294,6 +294,8 @@ class ReplicaStore:
         except Malformed as malformed:
             self.settle(entry)
             return ticket.finish(malformed)
+        if joined is Joined.SAME and not (entry.sequence or entry.busy):
+            joined = Joined.CHANGED  # the zero of a type, that only now exists for others
         if joined in (Joined.SAME, Joined.CLASHED):
             self.clashes += joined is Joined.CLASHED
             return self._wait_if_busy(entry, ticket)

@@ -19,20 +19,12 @@ from functools import partial
 from stateside._speedups import crdt
 from stateside._speedups.crdt import Bounds, State
 from stateside._speedups.h2 import Limits, Server
-from stateside.journal.contract import (
-    Corrupt,
-    Durability,
-    Full,
-    Journal,
-    JournalError,
-    SequenceTaken,
-    StaleEpoch,
-    TooLarge,
-)
+from stateside.journal.contract import Durability, Journal, JournalError
 from stateside.journal.limits import MAX_ENTITY_BYTES
 from stateside.proto.status import Status
 from stateside.proxy import logs
 from stateside.proxy import peer_messages as messages
+from stateside.proxy.activation import JOURNAL_STATUS
 from stateside.proxy.config import Settings
 from stateside.proxy.membership import StaticMembership
 from stateside.proxy.metrics import Metrics
@@ -53,20 +45,12 @@ LOAD_KEYS = 64  # read in one loop turn while the index is made
 INDEX_PAUSE_S = 1.0
 DRAIN_CHECK_S = 0.005
 
-# gRPC status of an append or a read that the journal refused, as for other entities (activation.py).
-JOURNAL_STATUS: dict[type[Exception], Status] = {
-    Full: Status.RESOURCE_EXHAUSTED,
-    TooLarge: Status.RESOURCE_EXHAUSTED,
-    SequenceTaken: Status.ABORTED,
-    StaleEpoch: Status.UNAVAILABLE,
-    Corrupt: Status.DATA_LOSS,
-}
-
 log = logs.get(__name__)
 
 
 def replica_error(error: Exception) -> ReplicaError:
-    return ReplicaError(JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE), str(error))
+    status = JOURNAL_STATUS.get(type(error), Status.UNAVAILABLE)  # type: ignore[arg-type]
+    return ReplicaError(status, str(error))
 
 
 class Replication(Replicas):

@@ -286,8 +286,8 @@ def test_a_joiner_gets_everything_with_tombstones_before_entities_open(tmp_path:
         ports = [free_port(), free_port()]
         names = [f"127.0.0.1:{port}" for port in ports]
         one = await Node(f"lmdb:{tmp_path / 'one'}", ports[0], (names[1],)).start()
-        for number in range(300):
-            await one.change(f"key-{number}", ORSET, lambda state: state.add(any_bytes("e")))
+        add = partial(State.add, element=any_bytes("e"))
+        await asyncio.gather(*(one.change(f"key-{number}", ORSET, add) for number in range(300)))
         gone = await one.open("key-7")
         await gone.delete()
         other = await Node(f"lmdb:{tmp_path / 'other'}", ports[1], (names[0],), crdt_read_timeout=8.0).start()
@@ -446,13 +446,20 @@ def test_a_queue_that_overflows_heals_by_an_exchange() -> None:
     async def scenario() -> None:
         async with Cluster(2, None, crdt_peer_buffer=65536) as cluster:
             one, other = cluster.nodes
-            asked = []
+            asked, early = [], list[str]()
+
+            def check(key: str, asked: asyncio.Future[object]) -> None:
+                if asked.result() is None and other.replicas.store.index.get(key) is None:
+                    early.append(key)
+
             for number in range(2000):
                 activation = await one.open(f"key-{number}")
                 activation.state(GSET).add(any_bytes("e" * 60))
                 asked.append(activation.begin_write(Consistency.ALL))
+                asked[-1].add_done_callback(partial(check, activation.key))
             errors = await asyncio.gather(*asked)
             assert one.replicas.figures.overflows > 0
+            assert early == []  # acknowledged, and not there
             assert one.replicas.quorums.timeouts == sum(error is not None for error in errors)
             await cluster.converged()
             assert len(list(other.replicas.keys())) == 2000

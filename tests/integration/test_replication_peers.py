@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import pytest
 import uvloop
@@ -12,12 +11,15 @@ import uvloop
 from stateside._speedups import crdt
 from stateside._speedups.crdt import GCOUNTER, ORSET, State
 from stateside._speedups.h2 import Channel, Handler, Server
+from stateside.journal.contract import JournalError, ListWaiter
+from stateside.journal.memory import MemoryJournal
 from stateside.proto.status import Status
-from stateside.proxy import peer_link
+from stateside.proxy import peer_link, replication
 from stateside.proxy import peer_messages as messages
 from stateside.proxy.peer_messages import PATH, Buckets, Digests, Hello, ItemKind, Kind, Left, Reader
 from stateside.proxy.replica_index import BUCKETS, DIGEST_BYTES, SUM_BYTES
 from stateside.proxy.replicas import Consistency
+from stateside.proxy.replication import Replication
 from tests.helpers.nodes import Cable, Node, free_port, until
 
 HELLO = Hello(crdt.FORMAT, 77, 770, "", "127.0.0.1:9", ())
@@ -310,14 +312,14 @@ def test_a_peer_that_answers_nothing_any_more_does_not_stop_writes(monkeypatch: 
         bounds = {"crdt_peer_buffer": 65536, "crdt_write_timeout": 0.2}
         node = await Node("memory:", free_port(), (f"127.0.0.1:{port}",), **bounds).start()
         await until(lambda: any(link.live for link in node.replicas.links.values()), "greeted")
+        asked = []
         for number in range(100):
-            change = partial(State.add, element=b"\x12\x7e" + b"x" * 126)
             for part in range(30):
                 activation = await node.open(f"{number}-{part}")
-                change(activation.state(ORSET))
-                activation.begin_write()
-                activation.close()
+                activation.state(ORSET).add(b"\x12\x7e" + b"x" * 126)
+                asked.append(activation.begin_write(Consistency.ALL))
             await asyncio.sleep(0.001)
+        assert None not in await asyncio.gather(*asked)
         link = next(iter(node.replicas.links.values()))
         assert link._queue_bytes <= 65536
         assert node.replicas.figures.overflows > 1
@@ -346,5 +348,59 @@ def test_a_cable_that_is_cut_and_mended_again_and_again_loses_nothing() -> None:
         await one.stop()
         await other.stop()
         await cable.cut()
+
+    uvloop.run(scenario())
+
+
+def test_while_the_index_is_made_changes_flow_and_exchanges_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        may_read = asyncio.Event()
+        read_all = Replication._read_all
+
+        async def late(self: Replication) -> None:
+            await may_read.wait()
+            await read_all(self)
+
+        monkeypatch.setattr(Replication, "_read_all", late)
+        node = await Node("memory:", free_port(), (), peer_name="127.0.0.1:1").start()
+        peer = await Peer().connect(node)
+        peer.send(messages.buckets(Buckets(1, True, node.sums)))
+        peer.send(batch(1, ("a", delta(GCOUNTER, State.increment))))
+        assert (await peer.answer(Kind.ACK)).ack() == 1
+        assert peer.of_kind(Kind.DIFFER) == []
+        may_read.set()
+        assert len((await peer.answer(Kind.DIFFER)).differ().buckets) == 1
+        assert await node.value("a") == 1
+        await node.stop()
+
+    uvloop.run(scenario())
+
+
+def test_a_journal_that_does_not_list_its_keys_at_once_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = [JournalError("not now"), JournalError("nor now")]
+    list_entities = MemoryJournal.list_entities
+
+    def unwilling(self: MemoryJournal, prefix: str, after: str, limit: int, waiter: ListWaiter) -> None:
+        if failures:
+            waiter.on_entities(None, failures.pop())
+        else:
+            list_entities(self, prefix, after, limit, waiter)
+
+    async def scenario(node: Node) -> None:
+        await until(lambda: node.replicas.indexed, "the index is made")
+        assert failures == []
+
+    monkeypatch.setattr(MemoryJournal, "list_entities", unwilling)
+    monkeypatch.setattr(replication, "INDEX_PAUSE_S", 0.01)
+    with_node(scenario)
+
+
+def test_a_link_that_is_stopped_while_it_connects_ends() -> None:
+    async def scenario() -> None:
+        for _ in range(20):
+            node = await Node("memory:", free_port(), tuple(f"127.0.0.1:{free_port()}" for _ in range(5))).start()
+            await asyncio.sleep(0.001)
+            async with asyncio.timeout(5):
+                await node.stop()
 
     uvloop.run(scenario())

@@ -204,8 +204,6 @@ def check(kind: int, delta: Message, levels: int) -> None:
         raise Rejected(f"delta of a {NAMES[found]} for a {NAMES[kind]}")
     if kind == GCOUNTER and delta.gcounter.increment >= 2**63:
         raise Rejected("a GCounter cannot be decremented")
-    if kind == LWWREGISTER and delta.lwwregister.clock not in (0, 1, 2, 3):
-        raise Rejected(f"unknown clock {delta.lwwregister.clock}")
     if kind == ORMAP:
         if not levels:
             raise Malformed("maps in maps beyond the bound")

@@ -118,6 +118,24 @@ def test_alive_is_always_ok_and_ready_says_what_it_waits_for() -> None:
     with_admin(test)
 
 
+def test_a_departed_peer_is_named_by_a_post_to_the_admin_port_only() -> None:
+    async def test(server: AdminServer, readiness: Readiness, metrics: Metrics) -> None:
+        client, left = await connect(server.admin_port), list[str]()
+        path = "/peers/leave?name=b.example:7600"
+        assert (await client.get(path, "POST", "Content-Length: 0\r\n"))[0] == 409  # nothing is replicated
+        server.leave = left.append
+        assert (await client.get(path))[0] == 405
+        for wrong in ("/peers/leave", "/peers/leave?name=b", "/peers/leave?name=a:1&name=b:1"):
+            assert (await client.get(wrong, "POST", "Content-Length: 0\r\n"))[0] == 400
+        assert left == []
+        assert (await client.get(path, "POST", "Content-Length: 0\r\n"))[::2] == (200, b"b.example:7600 has left\n")
+        assert left == ["b.example:7600"]
+        other = await connect(server.metrics_port)
+        assert (await other.get(path, "POST", "Content-Length: 0\r\n"))[0] == 404
+
+    with_admin(test)
+
+
 def test_metrics_are_on_both_ports_and_on_the_root_of_their_own() -> None:
     async def test(server: AdminServer, readiness: Readiness, metrics: Metrics) -> None:
         metrics.event_sourced("carts").received_commands += 3

@@ -220,3 +220,24 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 def test_every_meaning_is_one_sentence() -> None:
     for setting in BY_KEY.values():
         assert setting.meaning.endswith(".") and len(setting.meaning) < 110, setting.key
+
+
+def test_peers_are_a_list_of_addresses_from_everywhere(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('peers = ["a.example:7600", "[::1]:7600"]\npeer_port = 7600')
+    assert load(toml_path=file).peers == ("a.example:7600", "[::1]:7600")
+    environ = {"STATESIDE_PEERS": "a:1, b:2 ,a:1,", "STATESIDE_PEER_PORT": "1"}
+    assert load(environ=environ).peers == ("a:1", "b:2")
+    assert load(environ={"STATESIDE_PEERS": ""}).peers == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a:0", "a:65536", "a:x", "http://a:1", "a b:1", "::1:7600", "a:1;b:2", "x" * 300 + ":1"]
+)
+def test_what_is_no_address_of_a_peer_is_refused(text: str) -> None:
+    assert "peers = " in refused({"peers": text, "peer_port": "1"})
+
+
+def test_peers_need_a_port_of_their_own() -> None:
+    assert "peer_port = 0" in refused({"peers": "a:1"})
+    assert "peer_port = 9000" in refused({"peers": "a:1", "peer_port": "9000"})

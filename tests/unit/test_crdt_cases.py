@@ -143,11 +143,10 @@ def test_a_refused_delta_leaves_no_trace(crdt: ModuleType, refused: bytes) -> No
     assert state.dump() == before
 
 
-def test_an_unknown_clock_is_refused(crdt: ModuleType) -> None:
+def test_an_unknown_clock_is_the_default_one(crdt: ModuleType) -> None:
     state = crdt.State(KINDS["lwwregister"], A)
-    with pytest.raises(crdt.Rejected):
-        state.apply(delta(lwwregister={"value": element("x"), "clock": 4}), 0)
-    assert state.value() is None
+    state.apply(delta(lwwregister={"value": element("x"), "clock": 4, "custom_clock_value": 9}), 5)
+    assert state.dump()[2][A][1] == 5
 
 
 def test_a_map_is_changed_wholly_or_not_at_all(crdt: ModuleType) -> None:

@@ -12,7 +12,7 @@ import uvloop
 
 from stateside._speedups.crdt import GCOUNTER, GSET, LWWREGISTER, ORSET, Bounds, Malformed, State
 from stateside.journal import open_journal
-from stateside.journal.contract import Corrupt, Journal, JournalError
+from stateside.journal.contract import Corrupt, Durability, Journal, JournalError
 from stateside.journal.memory import MemoryJournal
 from stateside.proxy.replica_log import COVERED, PREFIX, Origin
 from stateside.proxy.replica_store import Entry, ReplicaStore
@@ -29,7 +29,7 @@ def check(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Scenario]
     url = request.param if request.param == "memory:" else f"lmdb:{tmp_path / 'journal'}"
 
     async def play(scenario: Scenario) -> None:
-        journal = open_journal(url)
+        journal = open_journal(url, Durability.NONE)  # the order of things is the same without flushes
         await journal.open()
         await scenario(journal)
         await journal.close()
@@ -329,3 +329,17 @@ def test_a_journal_in_memory_does_not_grow_with_the_number_of_changes() -> None:
         await journal.close()
 
     uvloop.run(scenario())
+
+
+def test_the_zero_of_a_type_from_a_peer_is_stored_also_where_it_was_made_and_not_written(check) -> None:
+    async def scenario(journal: Journal) -> None:
+        zero = State(GSET, 9).encode()
+        store = Store(journal)
+        store.state(GSET)
+        await store.merge_all(zero)
+        await store.merge_all(zero)
+        assert list(store.known()) == [KEY]
+        assert len(await read_all(journal, PREFIX + KEY)) == 1
+        assert Store(journal).entry().state is not None
+
+    check(scenario)

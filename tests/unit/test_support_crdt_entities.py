@@ -347,6 +347,13 @@ def test_an_entity_that_another_node_deletes() -> None:
     assert entity.process_streamed(WATCH).results[0].failure == "Entity deleted"
 
 
+def test_a_client_that_goes_after_the_deletion_changes_nothing() -> None:
+    entity = kit_of(delete, presence)
+    stream = entity.process_streamed(WATCH)
+    assert entity.process(ASK).deleted
+    assert stream.cancel() == Result()
+
+
 def test_a_failed_command_does_not_delete() -> None:
     def break_(self: Any, counter: PNCounter, ctx: CrdtContext[PNCounter]) -> tck.Response:
         ctx.delete()

@@ -13,12 +13,17 @@ _DELIMITED = 2
 
 def gcounter(increment: int) -> bytes:
     """CrdtDelta{gcounter}; increment: 0 to 2^64 - 1."""
+    if 0 < increment < 0x80:
+        return bytes((0x0A, 2, 0x08, increment))  # nearly always
     return _delimited(1, _varint_field(1, increment))
 
 
 def pncounter(change: int) -> bytes:
     """CrdtDelta{pncounter}; change: a signed integer of 64 bits."""
-    return _delimited(2, _varint_field(1, change << 1 if change >= 0 else (-change << 1) - 1))
+    zigzag = change << 1 if change >= 0 else (-change << 1) - 1
+    if 0 < zigzag < 0x80:
+        return bytes((0x12, 2, 0x08, zigzag))
+    return _delimited(2, _varint_field(1, zigzag))
 
 
 def gset(added: Iterable[bytes]) -> bytes:

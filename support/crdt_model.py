@@ -86,14 +86,16 @@ class CrdtType(EntityType):
 
 
 def _streaming(invoke: Invoke) -> Invoke:
-    """A generator as a handler: what it yields first is the reply, and each change lets it yield again."""
+    """A generator as a handler: what it yields first is the reply, each change lets it yield again, and what it returns
+    is the last message.
+    """
 
     def start(instance: Any, payload: Any, context: CrdtContext[Any]) -> Any:
         generator: Generator[Any, None, None] = invoke(instance, payload, context)
         try:
             first = next(generator)
-        except StopIteration:
-            return None
+        except StopIteration as end:
+            return end.value
         if context.streamed:
             context._generator = generator
             context.on_change(lambda change: _next(generator, change))
@@ -108,9 +110,9 @@ def _streaming(invoke: Invoke) -> Invoke:
 def _next(generator: Generator[Any, None, None], change: ChangeContext[Any]) -> Any:
     try:
         return next(generator)
-    except StopIteration:
+    except StopIteration as end:
         change.end()
-        return None
+        return end.value
 
 
 def _state_hints(cls: type, handlers: Handlers) -> Iterator[tuple[str, Any]]:

@@ -166,11 +166,15 @@ class CrdtStream(EntityStream):
         context: CancelContext[Any] = CancelContext(
             self, *_names(subscriber), self._served, self.entity.declaration.write_consistency
         )
-        state, update, effects = STATE_NONE, None, context._effects
+        state: int = STATE_NONE
+        update: bytes | None = None
+        effects = context._effects
         try:
-            self._open()
+            self._changes.refusal = None
             subscriber.on_cancel(context)
-            state, update = self._take(False)
+            taken = self._take(False)
+            if not self.deleted:  # otherwise there is nothing left to change
+                state, update = taken
         except Exception as error:
             self._changes.take_back()
             effects = []
@@ -255,10 +259,6 @@ class CrdtStream(EntityStream):
     def _delete(self) -> None:
         self.deleted = True
         self._close()
-
-    def _open(self) -> None:
-        if not self.deleted:
-            self._changes.refusal = None
 
     def _close(self) -> None:
         self._changes.refusal = _DELETED if self.deleted else _CLOSED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from stateside.support import CrdtContext, CrdtEntity, LWWMap, ORMap, WriteConsistency, command
 
@@ -35,10 +35,10 @@ class Poll:
         return tally(poll)
 
     @command
-    def watch(self, poll: ORMap[str]) -> Iterator[voting.Tally]:
+    def watch(self, poll: ORMap[str]) -> Generator[voting.Tally, None, voting.Tally]:
         while not (counted := tally(poll)).closed:
             yield counted
-        yield counted
+        return counted
 
 
 def tally(poll: ORMap[str]) -> voting.Tally:

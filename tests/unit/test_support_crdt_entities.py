@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import gc
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from types import FunctionType
 from typing import Any
 
@@ -346,6 +347,13 @@ def test_an_entity_that_another_node_deletes() -> None:
     assert entity.process_streamed(WATCH).results[0].failure == "Entity deleted"
 
 
+def test_a_client_that_goes_after_the_deletion_changes_nothing() -> None:
+    entity = kit_of(delete, presence)
+    stream = entity.process_streamed(WATCH)
+    assert entity.process(ASK).deleted
+    assert stream.cancel() == Result()
+
+
 def test_a_failed_command_does_not_delete() -> None:
     def break_(self: Any, counter: PNCounter, ctx: CrdtContext[PNCounter]) -> tck.Response:
         ctx.delete()
@@ -380,6 +388,21 @@ def test_a_generator_that_returns_ends_the_stream() -> None:
     assert entity.process_streamed(WATCH).results[0].reply is None
     with pytest.raises(RuntimeError, match="there is no stream to cancel"):
         stream.cancel()
+
+
+def test_what_a_generator_returns_is_the_last_message() -> None:
+    def until_two(self: Any, counter: PNCounter) -> Generator[tck.Response, None, tck.Response]:
+        while counter < 2:
+            yield count(int(counter))
+        return count(int(counter))
+
+    entity = kit_of(up, until_two)
+    stream = entity.process_streamed(WATCH)
+    for _ in range(3):
+        entity.process(ASK)
+    assert values(stream) == [0, 1, 2] and stream.results[-1].ended
+    late = entity.process_streamed(WATCH)
+    assert values(late) == [3] and not late.streamed
 
 
 def test_a_generator_that_yields_nothing_answers_nothing() -> None:
@@ -427,6 +450,13 @@ def test_a_generator_is_closed_with_the_stream_of_its_entity() -> None:
     entity.process_streamed(WATCH)
     entity.passivate()
     assert closed and entity.state is None
+
+
+def test_a_generator_that_is_forgotten_with_its_stream_ends_without_a_word() -> None:
+    entity = kit_of(up, presence)
+    entity.process_streamed(WATCH)
+    del entity
+    gc.collect()  # what goes wrong in there would be a warning, and so an error
 
 
 def test_a_generator_that_breaks_when_it_is_closed_is_reported() -> None:

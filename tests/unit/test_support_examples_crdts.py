@@ -58,6 +58,14 @@ def test_somebody_is_online_while_one_of_his_calls_goes_on() -> None:
     assert alice.replies[-1].online == room.look(LOOK).reply.online == ["alice"]
 
 
+def test_a_user_function_that_starts_again_knows_nobody_until_he_joins_again() -> None:
+    room = TestKit(Room).crdt("r")
+    join(room, "alice"), join(room, "bob")
+    room.passivate()
+    assert room.look(LOOK).reply.online == ["alice", "bob"]
+    assert join(room, "bob").replies[0].online == ["bob"]
+
+
 def test_somebody_who_is_on_another_node_is_online() -> None:
     room = TestKit(Room).crdt("r")
     room.elsewhere(lambda other: setattr(other.map("presence").vote("carol"), "vote", True))
@@ -80,7 +88,7 @@ def test_a_poll_counts_each_voter_once_and_tells_the_count() -> None:
     assert poll.cast(ballot("alice", "coffee")).reply.votes == {"tea": 1, "coffee": 1}
     closed = poll.close(key)
     assert (closed.reply.closed, closed.write_consistency) == (True, WriteConsistency.MAJORITY)
-    assert [sum(tally.votes.values()) for tally in watch.replies] == [0, 1, 2, 2, 2]
+    assert [sum(tally.votes.values()) for tally in watch.replies] == [0, 1, 2, 2, 2] and not watch.streamed
     assert poll.cast(ballot("carol", "tea")).failure == "The poll is closed"
     assert poll.count(key).reply == closed.reply and poll.count(key).delta is None
     assert poll.cast(ballot("", "tea")).failure == "The poll is closed"

@@ -146,7 +146,7 @@ def outcome(function: Any, *given: Any) -> Any:
 
 
 @pytest.mark.parametrize("syntax", list(PLANS))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_what_is_printed_is_what_json_format_prints(syntax: str, data: Any) -> None:
     message = data.draw(messages(syntax))
@@ -154,7 +154,7 @@ def test_what_is_printed_is_what_json_format_prints(syntax: str, data: Any) -> N
 
 
 @pytest.mark.parametrize("syntax", list(PLANS))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.data())
 def test_what_is_read_is_what_json_format_reads(syntax: str, data: Any) -> None:
     """Of what messages look like as JSON, which is then changed in one place."""

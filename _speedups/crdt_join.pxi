@@ -47,7 +47,7 @@ cdef int skip_store(State state, Reader* reader, int kind) except -1:
 
 # --- dots of entries -------------------------------------------------------------------------------------------------
 
-cdef inline bint stays(const uint64_t dot, const uint64_t* others, uint32_t count, const Context* context) noexcept nogil:
+cdef inline bint stays(uint64_t dot, const uint64_t* others, uint32_t count, const Context* context) noexcept nogil:
     """Whether a dot stays beside the other's dots and context."""
     return not contains(context, dot) or among(dot, others, count)
 

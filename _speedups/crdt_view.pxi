@@ -1,4 +1,5 @@
-# What the user function knows, and the CrdtDelta messages that bring it up to date (spec crdt 1.5, 1.8). Part of crdt.pyx.
+# What the user function knows, and the CrdtDelta messages that bring it up to date (spec crdt 1.5, 1.8).
+# Part of crdt.pyx.
 #
 # Others' changes leave a mark on the way (`tell`): only marked nodes and entries are looked at here. An entry remembers
 # by a flag whether the user function has it, other nodes the value it has.

@@ -1,7 +1,7 @@
 """HTTP/JSON: a cart is read over kept-alive connections of HTTP/1.1, through the proxy and through Envoy's transcoder.
 
-The proxy has the example's user function behind it, Envoy a plain gRPC server that always gives the same cart; both get
-the same requests from h2load and have to answer each with the same JSON.
+The proxy has a user function behind it, Envoy a plain gRPC server; both give always the same cart, and cost alike. The
+requests are the same, from h2load, and each has to be answered with the same JSON.
 """
 
 from __future__ import annotations
@@ -20,17 +20,14 @@ from stateside.bench.usage import cpu_seconds, with_children
 
 CONNECTIONS = 64
 CART = b'{"items":[{"productId":"tea","name":"Tea","quantity":2}]}'
-LINE = b'{"productId":"tea","name":"Tea","quantity":2}'
 SERVICE = "com.example.shoppingcart.ShoppingCart"
 MOST_REQUESTS = 50_000
 
 
 async def cart_json(setting: works.Setting, stage: Stage) -> works.Figures:
-    user_function = await stage.python("stateside.bench.cart")
+    user_function = await stage.python("stateside.bench.fixed_cart")
     port = (await user_function.json())["port"]
     proxy, proxy_port = await works.start_proxy(stage, port, "memory:")
-    for user in users():
-        await ask(proxy_port, b"POST /cart/%b/items/add" % user.encode(), LINE)
     return await read_carts(setting, stage, proxy, proxy_port)
 
 
@@ -74,12 +71,10 @@ def users() -> list[str]:
     return [f"user-{number}" for number in range(works.CART_ENTITIES)]
 
 
-async def ask(port: int, first: bytes, body: bytes = b"") -> bytes:
+async def ask(port: int, first: bytes) -> bytes:
     """One request on a connection of its own; all that is answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    kind = b"content-type: application/json\r\n" if body else b""
-    head = b"%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%bcontent-length: %d\r\n\r\n" % (first, kind, len(body))
-    writer.write(head + body)
+    writer.write(b"%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % first)
     answer = await asyncio.wait_for(reader.read(), works.SAMPLE_SECONDS * 50)
     writer.close()
     return answer

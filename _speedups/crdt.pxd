@@ -129,7 +129,6 @@ cdef struct Reader:  # of encoded states and deltas
     List hashes  # of all elements, in order
     uint32_t next_hash
     Dots dots  # of the entry just read
-    int depth
     uint64_t added  # bytes that would be new, at most
 
 

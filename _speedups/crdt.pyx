@@ -129,7 +129,7 @@ cdef extern from *:
     const uint32_t GONE "GONE_VALUE"  # an error, where NO_ENTRY is an answer
 
 NAMES = ("nothing", "GCounter", "PNCounter", "GSet", "ORSet", "LWWRegister", "Flag", "ORMap", "Vote")
-cdef uint64_t SEED = <uint64_t>int.from_bytes(os.urandom(8), "little")  # of tables, so that nobody can choose collisions
+cdef uint64_t SEED = <uint64_t>int.from_bytes(os.urandom(8), "little")  # of tables: nobody can choose collisions
 cdef Py_ssize_t live = 0
 cdef const uint8_t* NOTHING = b""  # of no length, but not NULL
 
@@ -539,7 +539,7 @@ cdef class State:
         cast_vote(self, self.root, vote)
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------
+# --- names -----------------------------------------------------------------------------------------------------------
 
 cdef inline const uint8_t* start_of(bytes data) noexcept:
     return <const uint8_t*>PyBytes_AS_STRING(data)

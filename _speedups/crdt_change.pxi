@@ -69,7 +69,7 @@ cdef uint32_t entry_of(Node* node, const Element* element) except? GONE:
     return at
 
 
-# --- sets ----------------------------------------------------------------------------------------------------------------
+# --- sets ------------------------------------------------------------------------------------------------------------
 
 cdef int add_element(State state, Node* node, const Element* element) except -1:
     cdef uint32_t at = entry_of(node, element)
@@ -125,7 +125,7 @@ cdef int clear_at_once(State state, Node* node) except -1:
     return 0
 
 
-# --- what a replica has ---------------------------------------------------------------------------------------------------
+# --- what a replica has ----------------------------------------------------------------------------------------------
 
 cdef int put_own(State state, Node* node, Item* item) except -1:
     """The entry of this replica, with a new dot."""
@@ -226,7 +226,7 @@ cdef int cast_vote(State state, Node* node, bint vote) except -1:
     return 0
 
 
-# --- maps ----------------------------------------------------------------------------------------------------------------
+# --- maps ------------------------------------------------------------------------------------------------------------
 
 cdef int remove_key(State state, Node* node, const Element* key, int kept_kind) except -1:
     """Of a key all types but one."""
@@ -363,7 +363,7 @@ cdef int begin_known(State state, Node* node) except -1:
     return 0
 
 
-# --- a replica that has left ------------------------------------------------------------------------------------------------
+# --- a replica that has left -----------------------------------------------------------------------------------------
 
 cdef int inherit(State state, Node* node, uint32_t gone) except -1:
     """What hangs on dots of `gone` hangs on new own ones, in canonical order."""

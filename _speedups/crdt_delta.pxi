@@ -108,7 +108,7 @@ cdef Span whole_of(Parsing parsing, bytes data) except *:
     return span
 
 
-# --- checking ------------------------------------------------------------------------------------------------------------
+# --- checking --------------------------------------------------------------------------------------------------------
 
 cdef int check_any(Parsing parsing, Span span) except -1:
     """An Any; its length counts as added."""
@@ -173,7 +173,7 @@ cdef int check_map_entry(Parsing parsing, Span span, int depth) except -1:
     return check_change(parsing, kind, member, depth - 1)
 
 
-# --- flags that may not go off --------------------------------------------------------------------------------------------
+# --- flags that may not go off ---------------------------------------------------------------------------------------
 
 cdef int check_flags(State state, Parsing parsing, const Node* node, int kind, Span span) except -1:
     """Rejected: a flag that the user function has seen on is switched off. node: NULL for what is not there."""
@@ -236,7 +236,7 @@ cdef bytes any_of(Parsing parsing, Span span):
     return any_bytes(named.url, named.url_size, named.value, named.size)
 
 
-# --- applying ------------------------------------------------------------------------------------------------------------
+# --- applying --------------------------------------------------------------------------------------------------------
 
 cdef int apply_change(State state, Parsing parsing, Node* node, Span span, int64_t now) except -1:
     """A checked change."""

@@ -45,9 +45,9 @@ cdef int skip_store(State state, Reader* reader, int kind) except -1:
     return 0
 
 
-# --- dots of entries -----------------------------------------------------------------------------------------------------
+# --- dots of entries -------------------------------------------------------------------------------------------------
 
-cdef inline bint stays(const uint64_t dot, const uint64_t* others, uint32_t count, const Context* context) noexcept nogil:
+cdef inline bint stays(uint64_t dot, const uint64_t* others, uint32_t count, const Context* context) noexcept nogil:
     """Whether a dot stays beside the other's dots and context."""
     return not contains(context, dot) or among(dot, others, count)
 
@@ -230,7 +230,7 @@ cdef int sweep_below(State state, Reader* reader, Node* node, uint32_t at) excep
     return 0
 
 
-# --- items ---------------------------------------------------------------------------------------------------------------
+# --- items -----------------------------------------------------------------------------------------------------------
 
 cdef int join_flag(State state, Reader* reader, Node* node) except -1:
     cdef uint32_t i

@@ -85,7 +85,7 @@ cdef uint64_t salt_below(State state, const Node* node, const Element* element) 
     return sum.low64 ^ sum.high64 * ODD
 
 
-# --- changing an entry of a set or map ---------------------------------------------------------------------------------
+# --- changing an entry of a set or map -------------------------------------------------------------------------------
 
 cdef int set_dots(State state, Node* node, uint32_t at, const uint64_t* dots, uint32_t count) except -1:
     """Other dots for an entry: `dots` is not its own memory."""
@@ -194,7 +194,7 @@ cdef Node* ensure_child(State state, Node* node, uint32_t at, bint whole) except
     return child
 
 
-# --- changing an item --------------------------------------------------------------------------------------------------
+# --- changing an item ------------------------------------------------------------------------------------------------
 
 cdef inline uint64_t item_size(const Item* item) noexcept:
     return 16 if item.value == NULL else 16 + <uint64_t>PyBytes_GET_SIZE(<object>item.value)
@@ -281,7 +281,7 @@ cdef Item* winner(State state, const Node* node) noexcept:
     return best
 
 
-# --- maps --------------------------------------------------------------------------------------------------------------
+# --- maps ------------------------------------------------------------------------------------------------------------
 
 cdef uint32_t find_key(const Node* node, const Element* key, int kind) noexcept:
     """The entry of a key with a type. The hash of `key` is that of its type URL and bytes."""

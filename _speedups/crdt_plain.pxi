@@ -72,7 +72,7 @@ cdef object large_int(i128 value):
     return (<object><int64_t>(value >> 64) << 64) + <uint64_t>value
 
 
-# --- values --------------------------------------------------------------------------------------------------------------
+# --- values ----------------------------------------------------------------------------------------------------------
 
 cdef object value_of(State state, Node* node):
     cdef Item* best
@@ -110,7 +110,7 @@ cdef dict value_of_map(State state, Node* node):
     return found
 
 
-# --- dumps, canonical ------------------------------------------------------------------------------------------------------
+# --- dumps, canonical ------------------------------------------------------------------------------------------------
 
 cdef dict dumped_context(State state):
     cdef uint32_t slot, i

@@ -70,7 +70,7 @@ cdef int64_t signed(Reader* reader) except? -1:
     return zigzag(<uint64_t>value)
 
 
-# --- header ------------------------------------------------------------------------------------------------------------
+# --- header ----------------------------------------------------------------------------------------------------------
 
 cdef int read_header(State state, Reader* reader) except -1:
     """Up to the store. Replicas and type URLs that the state does not know get the numbers they will have."""
@@ -223,7 +223,7 @@ cdef int adopt_names(State state, Reader* reader) except -1:
     return 0
 
 
-# --- dots and elements -------------------------------------------------------------------------------------------------
+# --- dots and elements -----------------------------------------------------------------------------------------------
 
 cdef inline uint64_t read_dot(Reader* reader, int code) except 0:
     """Packed with the state's slot."""
@@ -321,7 +321,7 @@ cdef int read_item(Reader* reader, int kind, Item* item) except -1:
     return 0
 
 
-# --- checking ----------------------------------------------------------------------------------------------------------
+# --- checking --------------------------------------------------------------------------------------------------------
 
 cdef int check_store(Reader* reader, int kind, int depth) except -1:
     """All of a store; the hashes of its elements are kept for the join."""

@@ -1,4 +1,5 @@
-# What the user function knows, and the CrdtDelta messages that bring it up to date (spec crdt 1.5, 1.8). Part of crdt.pyx.
+# What the user function knows, and the CrdtDelta messages that bring it up to date (spec crdt 1.5, 1.8).
+# Part of crdt.pyx.
 #
 # Others' changes leave a mark on the way (`tell`): only marked nodes and entries are looked at here. An entry remembers
 # by a flag whether the user function has it, other nodes the value it has.
@@ -32,7 +33,7 @@ cdef int put_element(Buffer* out, State state, const Node* node, uint8_t number,
     return put_any(out, state, number, element.tag >> 3 if node.kind == ORMAP else element.tag, &element)
 
 
-# --- the whole value ---------------------------------------------------------------------------------------------------
+# --- the whole value -------------------------------------------------------------------------------------------------
 
 cdef int put_whole(Buffer* out, State state, Node* node) except -1:
     """Content of the member: from zero to what is here. The user function has it then."""
@@ -122,7 +123,7 @@ cdef int put_register(Buffer* out, State state, Node* node) except -1:
     return 0
 
 
-# --- the difference ------------------------------------------------------------------------------------------------------
+# --- the difference --------------------------------------------------------------------------------------------------
 
 cdef int put_difference(Buffer* out, State state, Node* node) except -1:
     """Content of the member: from what the user function has to what is here. Only with WRITTEN it has that then."""
@@ -248,7 +249,7 @@ cdef int put_set_difference(Buffer* out, State state, Node* node) except -1:
     return WRITTEN if added or removed else SAME
 
 
-# --- of a map --------------------------------------------------------------------------------------------------------------
+# --- of a map --------------------------------------------------------------------------------------------------------
 
 cdef int put_map_difference(Buffer* out, State state, Node* node) except -1:
     cdef size_t start = out.size
@@ -331,7 +332,7 @@ cdef bint put_updated(Buffer* out, State state, Node* node, uint32_t at) except 
     return True
 
 
-# --- books that are closed -----------------------------------------------------------------------------------------------------
+# --- books that are closed -------------------------------------------------------------------------------------------
 
 cdef int forget_view(State state, Node* node) except -1:
     """No marks below: the user function has none of this, or there is none."""

@@ -265,7 +265,7 @@ cdef int put_runs(Buffer* out, const Context* context, uint32_t slot) except -1:
     return 0
 
 
-# --- deltas ----------------------------------------------------------------------------------------------------------------
+# --- deltas ----------------------------------------------------------------------------------------------------------
 
 cdef bytes write_delta(State state):
     """What own changes since the last delta add."""

@@ -1,4 +1,4 @@
-"""Rules of each CRDT type as the kernels keep them, and the deltas that a user function is told (spec crdt 1.2 to 1.10).
+"""Rules of each CRDT type as the kernels keep them, and the deltas that a user function is told (spec crdt 1).
 
 What model and kernels share is in test_crdt_cases and the properties; here is what they are used for, case by case.
 """
@@ -295,7 +295,12 @@ def test_votes_count_members_of_this_incarnation() -> None:
     here, there = pair(crdt.VOTE)
     assert told(here.open_view()) == ("vote", ("total_voters", 1))
     here.vote(True)
-    assert told(here.take_change() or here.open_view()) == ("vote", ("self_vote", True), ("votes_for", 1), ("total_voters", 1))
+    assert told(here.take_change() or here.open_view()) == (
+        "vote",
+        ("self_vote", True),
+        ("votes_for", 1),
+        ("total_voters", 1),
+    )
     assert here.set_members([HERE, THERE], absent=1)
     assert told(here.take_change())[3] == ("total_voters", 3)
     there.vote(True)
@@ -322,7 +327,8 @@ def test_an_heir_takes_over() -> None:
     here, there = pair(crdt.ORMAP)
     there.apply(delta(ormap={"added": [entry("c", gcounter={"increment": 5}), entry("s", gset={"added": elements("a")}),
                                        entry("r", lwwregister={"value": element("x")}),
-                                       entry("f", flag={"value": True}), entry("v", vote={"self_vote": True})]}), 0)  # fmt: skip
+                                       entry("f", flag={"value": True}),
+                                       entry("v", vote={"self_vote": True})]}), 0)  # fmt: skip
     stale = there.take_delta()
     third = crdt.State(crdt.ORMAP, 3)
     for state in (here, third):

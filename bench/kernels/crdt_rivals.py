@@ -12,6 +12,7 @@ changed here since the last time), `merge`, `whole` (bytes of everything) and `m
 
 import json
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Protocol
@@ -105,8 +106,7 @@ class LoroSet:
     """A Map of loro."""
 
     def __init__(self, replica: int) -> None:
-        import loro
-
+        loro: Any = import_module("loro")
         self.document = loro.LoroDoc()
         self.document.peer_id = replica
         self.map = self.document.get_map("set")
@@ -141,10 +141,9 @@ class PycrdtSet:
     """A Map of pycrdt."""
 
     def __init__(self, replica: int) -> None:
-        from pycrdt import Doc, Map
-
-        self.document: Any = Doc(client_id=replica)
-        self.document["set"] = self.map = Map()
+        pycrdt: Any = import_module("pycrdt")
+        self.document = pycrdt.Doc(client_id=replica)
+        self.document["set"] = self.map = pycrdt.Map()
         self.sent = self.document.get_state()
 
     def add(self, element: str) -> None:

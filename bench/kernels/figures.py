@@ -28,7 +28,7 @@ class Figures:
     def time(self, work: str, who: str, benchmark: BenchmarkFixture, operations: int) -> None:
         """Seconds of one operation: the quickest round of what was just measured, as others may use the machine too."""
         if benchmark.stats is not None:  # there is none with --benchmark-disable
-            self.seen[work, who] = benchmark.stats["min"] / operations  # type: ignore[index]
+            self.seen[work, who] = benchmark.stats["min"] / operations
 
     def size(self, work: str, figure: float) -> None:
         self.seen[work, KERNEL] = figure

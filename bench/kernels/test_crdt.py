@@ -36,6 +36,7 @@ ROUNDS = {KERNEL: 30, "model": 6}
 MILLION, THOUSAND = 1_000_000, 1_000
 
 PARTS = (0.0, 0.01, 0.5)
+MERGES: dict[str, tuple[Any, int, float]]
 MERGES = {f"merge ORSet of {SET_ELEMENTS:,}, {part:.0%} different": (set_pair, SET_ELEMENTS, part) for part in PARTS}
 MERGES |= {f"merge ORMap of {MAP_KEYS:,}, {part:.0%} different": (map_pair, MAP_KEYS, part) for part in PARTS}
 BATCHES = f"merge {DELTAS} deltas of {CHANGES} into ORSet of {SET_ELEMENTS:,}"

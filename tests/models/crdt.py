@@ -479,16 +479,16 @@ class State:
 
     def _inherited(self, kind: int, store: Store, gone: int) -> Store:
         if kind == ORMAP:
-            return {name: self._inherited_key(name[1], *store[name], gone) for name in sorted(store)}
+            return {name: self._inherited_key(name[1], store[name], gone) for name in sorted(store)}
         if kind in SETS:
             return {element: self._moved(store[element], gone) for element in sorted(store)}
         if kind == FLAG:
             return self._moved(store, gone)
         return self._inherited_entry(kind, store, gone) if gone in store else store
 
-    def _inherited_key(self, kind: int, dots: Dots, nested: Store, gone: int) -> tuple[Dots, Store]:
-        dots = self._moved(dots, gone)
-        return dots, self._inherited(kind, nested, gone)
+    def _inherited_key(self, kind: int, entry: tuple[Dots, Store], gone: int) -> tuple[Dots, Store]:
+        dots = self._moved(entry[0], gone)
+        return dots, self._inherited(kind, entry[1], gone)
 
     def _inherited_entry(self, kind: int, store: Store, gone: int) -> Store:
         n, *lost = store.pop(gone)
@@ -532,16 +532,16 @@ class State:
         if depth(after.kind, after.store) > bounds.max_depth:
             raise Malformed("maps in maps beyond max_depth")
 
-    def _check_flags(self, kind: int, store: Store | None, delta: Message) -> None:
-        """Rejected: a flag that the user function has seen on is switched off. store: None for what is not there."""
-        if kind == FLAG and not delta.flag.value and any(map(self._seen, store or ())):
+    def _check_flags(self, kind: int, store: Store, delta: Message) -> None:
+        """Rejected: a flag that the user function has seen on is switched off."""
+        if kind == FLAG and not delta.flag.value and any(map(self._seen, store)):
             raise Rejected("a Flag that is on cannot be switched off")
         if kind == ORMAP:
             removed = set(map(element_of, delta.ormap.removed))
             for entry in (*delta.ormap.updated, *delta.ormap.added):
                 key, below = element_of(entry.key), kind_in(entry.delta)
-                stays = bool(store) and not delta.ormap.cleared and key not in removed and newest(store, key) == below
-                self._check_flags(below, store[key, below][1] if store and stays else None, entry.delta)
+                stays = not delta.ormap.cleared and key not in removed and newest(store, key) == below
+                self._check_flags(below, store[key, below][1] if stays else zero(below), entry.delta)
 
     def _check_size(self, more: int) -> None:
         self._roughly += more

@@ -60,7 +60,8 @@ class Context:
 
     def next(self, replica: int) -> int:
         """Number of that replica's next change."""
-        return max((self.prefix.get(replica, 0), *self.cloud.get(replica, ()))) + 1
+        last: int = max(self.cloud.get(replica, ()), default=self.prefix.get(replica, 0))
+        return last + 1
 
     def forget(self, replica: int) -> None:
         self.prefix.pop(replica, None)

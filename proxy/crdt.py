@@ -364,6 +364,8 @@ class Crdt(Activation):
         self._fail_stash(Status.UNKNOWN, DELETED)
         if self.state != State.CLOSING:
             self._close(Close.PASSIVATE)
+        elif self.close_as == Close.RESTART:
+            self.close_as = Close.PASSIVATE
         if was_opening:
             self._end()
 
@@ -522,7 +524,7 @@ class Crdt(Activation):
             self.pending.clear()
         elif status == Status.OK:
             self.entities.report(self._named("Unexpected entity termination due to stream closure"))
-        else:
+        elif self.pending or self.streams:
             log.error("Entity crashed", entity=self.log_id, status=status, problem=message)
         self._fail_all(TERMINATING)
         self._end()

@@ -148,8 +148,8 @@ def answer(state: Any = None) -> Any:
     return cloudstate.ClientAction(reply=cloudstate.Reply(payload=pack(model.Response(state=state))))
 
 
-def forwarded(key: str, service: str = CRDT_TWO) -> Any:
-    target = cloudstate.Forward(service_name=service, command_name="Call", payload=pack(request(key)))
+def forwarded(key: str, service: str = CRDT_TWO, method: str = "Call") -> Any:
+    target = cloudstate.Forward(service_name=service, command_name=method, payload=pack(request(key)))
     return cloudstate.ClientAction(forward=target)
 
 

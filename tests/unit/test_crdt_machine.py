@@ -600,6 +600,16 @@ def test_time_goes_on_while_replicas_and_writes_are_waited_for(machine: Machine)
     assert machine.instance.on_time(now) > now
 
 
+def test_a_deletion_while_the_stream_is_to_begin_anew_is_the_end(machine: Machine) -> None:
+    machine.call()
+    machine.says(stream_failure(1, restart=True))
+    waiting = machine.call()
+    machine.replicas.deleted_elsewhere(FULL_KEY)
+    assert (waiting.status, waiting.text) == (Status.UNKNOWN, "Entity deleted")
+    machine.ends_as_asked()
+    assert (machine.active, len(machine.user_function.streams)) == ({}, 1)
+
+
 def test_a_deletion_while_a_stream_is_waited_for_fails_those_who_wait(machine: Machine) -> None:
     machine.user_function.request = lambda path, borrower: None  # type: ignore[method-assign]
     client = machine.call()

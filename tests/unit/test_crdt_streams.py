@@ -10,6 +10,7 @@ from stateside._speedups.crdt import GCOUNTER
 from stateside.proto.status import Status
 
 from ..integration.crdt_messages import (
+    STREAMED,
     answer,
     cancel_response,
     cancelled,
@@ -342,6 +343,43 @@ def test_S21_a_forward_in_a_message_that_fails_ends_the_call(machine: Machine) -
     machine.says(message(1, forwarded("x", "no.Service")))
     assert client.status == Status.UNIMPLEMENTED
     assert machine.sent == [cancelled(1, KEY)]
+
+
+def test_S21_K24_a_forward_to_a_streamed_command_is_spliced_into_the_stream(machine: Machine) -> None:
+    client = streaming(machine)
+    own = machine.stream
+    for said in (message(1, forwarded("other", CRDT_MODEL, STREAMED)), message(1, says(9), end=True)):
+        machine.instance.on_message(own, said.SerializeToString())
+    other = machine.active["other"]
+    assert machine.sent[-1].command.streamed
+    for said in (reply(1, says(1), streamed=True), message(1, says(2)), message(1, says(3), end=True)):
+        other.on_message(machine.stream, said.SerializeToString())
+    for _ in range(2):
+        machine.timers.turn()
+    assert (heard(client), client.status) == ([0, 1, 2, 3, 9], Status.OK)
+
+
+def test_a_client_that_goes_away_is_told_to_where_it_was_forwarded_too(machine: Machine) -> None:
+    client = streaming(machine)
+    own = machine.stream
+    said = message(1, forwarded("other", CRDT_MODEL, STREAMED))
+    machine.instance.on_message(own, said.SerializeToString())
+    machine.active["other"].on_message(machine.stream, reply(1, streamed=True).SerializeToString())
+    machine.goes_away(client)
+    assert own.sent[-1] == cancelled(1, KEY)
+    assert machine.sent[-1] == cancelled(1, "other")
+
+
+def test_K24_messages_of_a_side_effect_go_nowhere(machine: Machine) -> None:
+    client = machine.call()
+    own = machine.stream
+    effect = side_effect("other", service=CRDT_MODEL, method=STREAMED)
+    machine.instance.on_message(own, reply(1, effects=[effect]).SerializeToString())
+    assert client.status == Status.OK
+    other = machine.active["other"]
+    for each in (reply(1, says(1), streamed=True), message(1, says(2), end=True)):
+        other.on_message(machine.stream, each.SerializeToString())
+    assert (machine.reports, other.evict()) == ([], True)
 
 
 def test_a_silent_streamed_command_fails_and_a_late_stream_is_cancelled(machine: Machine) -> None:

@@ -21,3 +21,8 @@ class Status(IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+def status_name(status: int) -> str:
+    """User functions may end a call with numbers that have no name."""
+    return Status(status).name if status in Status.__members__.values() else str(status)

@@ -20,7 +20,7 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 class Request:
     """A request. Header names are in lower case; of repeated headers the last one counts, `fields` has them all.
     `body` is empty where the service does not keep bodies. `routed`: the path of the method that it reached, written by
-    the route for metrics and access log."""
+    the route for metrics and access log; `protocol`: what it speaks above HTTP, if that has a name."""
 
     method: str = ""
     target: bytes = b""
@@ -31,6 +31,7 @@ class Request:
     version: str = "1.1"
     peer: str = ""
     routed: str = ""
+    protocol: str = ""
 
     def query(self, name: str) -> list[str]:
         """All values of a query parameter."""
@@ -127,6 +128,11 @@ class Later:
             self.tap.over()
         self._carrier = _NOBODY
         self._early.clear()
+
+    @property
+    def code(self) -> str:
+        """What the protocol above HTTP calls the outcome, for figures and logs; empty: the status says it."""
+        return ""
 
     def on_drain(self) -> None:
         """The client has caught up after `write` had answered False."""

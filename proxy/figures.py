@@ -95,8 +95,8 @@ def calls(server: Server, web_calls: WebCalls) -> Callable[[], Iterator[Metric]]
             if method:
                 add_times(seconds, sizes, [GRPC, method], of)
         for (protocol, method), web in web_calls.figures.items():
-            for status, number in web.codes.items():
-                count.add_metric([protocol, method, str(int(status))], number)
+            for code, number in web.codes.items():
+                count.add_metric([protocol, method, code], number)
             add_times(seconds, sizes, [protocol, method], web)
         yield from (count, seconds, sizes)
 

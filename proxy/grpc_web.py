@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from stateside._speedups.h2 import Handler
-from stateside.proto.status import Status
+from stateside.proto.status import Status, status_name
 from stateside.proxy import logs
 from stateside.proxy.exchange import Later, Response, text
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stateside._speedups.h2 import Headers
     from stateside.proxy.exchange import Carrier, Request
 
+PROTOCOL = "grpc-web"  # in figures and logs
 PREFIX_BYTES = 5
 COMPRESSED = 0x01
 TRAILERS = 0x80
@@ -85,7 +86,10 @@ class GrpcWeb:
         found = _format(request.headers.get("content-type", ""))
         if found is None or found[2] not in ("", "proto"):
             return text(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "gRPC-web is served as application/grpc-web[-text][+proto]")
-        return GrpcWebCall(self, request, self.lookup(path_of(request)))
+        handler = self.lookup(path_of(request))
+        request.protocol = PROTOCOL
+        request.routed = path_of(request).decode("ascii", "replace") if handler is not None else ""
+        return GrpcWebCall(self, request, handler)
 
 
 class CallError(Exception):
@@ -102,6 +106,7 @@ class GrpcWebCall(Later):
 
     __slots__ = (
         "_begun",
+        "_code",
         "_content_type",
         "_face",
         "_headers",
@@ -137,6 +142,7 @@ class GrpcWebCall(Later):
         self.peer = request.peer
         self.deadline = 0.0
         self.ended = False
+        self._code = ""
 
     # --- from the connection -----------------------------------------------------------------------------------------
 
@@ -145,6 +151,10 @@ class GrpcWebCall(Later):
         request, self._request = self._request, None
         if request is not None:
             self._guarded(self._open, request)
+
+    @property
+    def code(self) -> str:
+        return self._code or Status.CANCELLED.name
 
     def on_drain(self) -> None:
         if not self.ended:
@@ -271,6 +281,7 @@ class GrpcWebCall(Later):
             self.finish()
         elif self._end():
             self._headers = headers
+            self._code = Status.OK.name
             self.answer(self._response(self._coded(frame(0, message) + trailers_frame(Status.OK, "", ()))))
 
     def finish(self, status: int = 0, message: str = "", trailers: Sequence[tuple[bytes, bytes]] = ()) -> None:
@@ -295,6 +306,7 @@ class GrpcWebCall(Later):
         self.begin(self._response(data))
 
     def _say_end(self, status: int, message: str, trailers: Sequence[tuple[bytes, bytes]]) -> None:
+        self._code = status_name(status)
         data = self._coded(trailers_frame(status, message, trailers))
         if self._begun:
             self.write(data)

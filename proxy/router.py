@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from stateside._speedups.h2 import Handler
 from stateside._speedups.wire import ACTION_FAILURE, ACTION_REPLY, ActionOut, headers_of_metadata
-from stateside.proto.status import Status
+from stateside.proto.status import Status, status_name
 from stateside.proxy import logs
 from stateside.proxy.action import ActionMethod, Actions
 from stateside.proxy.activation import Entities, EntityMethod
@@ -181,8 +181,3 @@ def is_grpc_header(name: bytes, value: bytes) -> bool:
 def is_same(one: EntityModel, other: EntityModel) -> bool:
     """Whether the instances of one can go on under the other."""
     return one.persistence_id == other.persistence_id and one.entity_type == other.entity_type
-
-
-def status_name(status: int) -> str:
-    """User functions may end a call with numbers that have no name."""
-    return Status(status).name if status in Status.__members__.values() else str(status)

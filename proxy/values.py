@@ -68,9 +68,7 @@ class Names:
     lower: bool = False  # case does not matter
 
     def parse(self, raw: object) -> tuple[str, ...]:
-        words = [word.strip() for word in raw.split(",")] if isinstance(raw, str) else raw
-        if words == [""]:
-            return ()
+        words = [word.strip() for word in raw.split(",") if word.strip()] if isinstance(raw, str) else raw
         if not isinstance(words, list) or len(words) > _MAX_NAMES or not all(map(self.fits, words)):
             raise ValueError(self.allowed())
         return tuple(dict.fromkeys(word.lower() if self.lower else word for word in words))

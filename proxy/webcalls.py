@@ -29,7 +29,7 @@ class WebFigures:
     __slots__ = ("bytes_in", "bytes_out", "codes", "seconds")
 
     def __init__(self) -> None:
-        self.codes: dict[int, int] = {}
+        self.codes: dict[str, int] = {}
         self.seconds = Histogram(CALL_SECONDS)
         self.bytes_in = 0
         self.bytes_out = 0
@@ -48,7 +48,7 @@ class WebCalls:
         begun = monotonic()
         answer = self._refusal(request) or self._route(request)
         if isinstance(answer, Response):
-            self.over(request, begun, answer.status, len(answer.body), None)
+            self.over(request, begun, str(int(answer.status)), len(answer.body), None)
             return answer
         answer.tap = _Tap(self, request, begun, answer)
         return answer
@@ -71,14 +71,14 @@ class WebCalls:
         if self.server is not None and request.version != "2":
             self.server.other_calls -= 1
 
-    def over(self, request: Request, begun: float, status: int, size: int, note: str | None) -> None:
+    def over(self, request: Request, begun: float, code: str, size: int, note: str | None) -> None:
         """The request has its whole answer, or will have none."""
         seconds = monotonic() - begun
-        protocol = f"http/{request.version}"
+        protocol = request.protocol or f"http/{request.version}"
         figures = self.figures.get((protocol, request.routed))
         if figures is None:
             figures = self.figures[protocol, request.routed] = WebFigures()
-        figures.codes[status] = figures.codes.get(status, 0) + 1
+        figures.codes[code] = figures.codes.get(code, 0) + 1
         figures.seconds.observe(seconds)
         figures.bytes_in += len(request.body)
         figures.bytes_out += size
@@ -86,7 +86,7 @@ class WebCalls:
             self.server.access_log.write(
                 protocol,
                 request.routed or request.path,
-                str(int(status)),
+                code,
                 seconds,
                 request.peer,
                 len(request.body),
@@ -149,4 +149,5 @@ class _Tap:
             self._is_over = True
             self._calls.ended(self._request)
             note = getattr(self._later, "note", None)
-            self._calls.over(self._request, self._begun, status, self._size, note)
+            code = self._later.code or str(int(status))
+            self._calls.over(self._request, self._begun, code, self._size, note)

@@ -24,7 +24,6 @@ SCENARIOS = {
     ],
 }
 ROW = re.compile(r"^\| ([A-Z][A-Za-z ]+?):? (\d+-\d+|[A-Z]?\d+|[a-z]+) \| (.*) \|$", re.M)
-TO_COME = re.compile(r"to come with ([^<]+)")
 TEST = re.compile(r"`([^`:]+)::(\w+)`")
 
 
@@ -67,18 +66,7 @@ def test_no_line_of_the_table_is_overlooked() -> None:
 
 @ROWS
 def test_the_tests_of_a_scenario_exist(kind: str, which: str, tests: str) -> None:
-    to_come = TO_COME.search(tests)
     named = TEST.findall(tests)
-    assert named or to_come
+    assert named
     for file, name in named:
-        path = ROOT / file
-        if to_come and not path.exists():
-            continue
-        assert name in names_in(path), f"{file} has no test {name}"
-
-
-@ROWS
-def test_what_is_to_come_belongs_to_a_part_that_is_not_yet_served(kind: str, which: str, tests: str) -> None:
-    (not_yet,) = re.findall(r"^\| (.*) \| not yet.*\|$", section("What is served today"), re.M)
-    for part in TO_COME.findall(tests):
-        assert part.strip() in not_yet.split(", "), f"{part.strip()} is served: name the test of {kind} {which}"
+        assert name in names_in(ROOT / file), f"{file} has no test {name}"

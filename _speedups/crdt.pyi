@@ -131,6 +131,8 @@ class State:
         on whatever still comes from `gone` is ignored."""
     @property
     def pruned(self) -> frozenset[int]: ...
+    def names(self, replica: int) -> bool:
+        """Whether changes of `replica` may be in here: False means that there is nothing of it to be pruned. O(1)."""
     def forget_pruned(self, gone: int) -> None:
         """Nothing of `gone` can come any more: drop the mark."""
 

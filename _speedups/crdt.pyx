@@ -386,6 +386,10 @@ cdef class State:
     def pruned(self):
         return frozenset([self.ids[slot] for slot in range(self.slots) if self.gone[slot]])
 
+    def names(self, uint64_t replica):
+        cdef uint32_t slot = slot_for(self, replica)
+        return slot != NO_ENTRY and not self.gone[slot]
+
     def forget_pruned(self, uint64_t gone):
         cdef uint32_t slot = slot_for(self, gone)
         if slot != NO_ENTRY and self.gone[slot]:

@@ -1,6 +1,7 @@
-"""Compaction: a copy of the journal without superseded values and the free pages that its B-trees leave behind.
+"""Compaction: a copy of the journal without superseded values, without what a snapshot of the proxy's own entities
+covers, and without the free pages that its B-trees leave behind.
 
-Records keep their offsets (their checksums depend on them); the log of the copy has gaps where values were left out.
+Records keep their offsets (their checksums depend on them); the log of the copy has gaps where something was left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 import lmdb
 
 from stateside.journal.contract import JournalError
-from stateside.journal.format import Damaged, index_key, pack_value_entry, parse_header, unpack_offset
+from stateside.journal.format import Damaged, index_key, pack_value_entry, parse_entry, parse_header, unpack_offset
+from stateside.journal.limits import INTERNAL
 from stateside.journal.lmdb import DATA_FILE, lock_directory, sync_directory
 from stateside.journal.reader import MAP_SIZE, MAX_DATABASES, StoredJournal, View
 
@@ -62,7 +64,7 @@ def _copy(stored: StoredJournal, view: View, destination: Path) -> tuple[int, in
 
 def _fill(stored: StoredJournal, view: View, target: lmdb.Environment) -> None:
     """Copy every database, also those that this version does not know, in the order of their keys."""
-    values = _LiveValues(view)
+    living = _Living(view)
     with view.txn.cursor() as names:
         databases = [bytes(name) for name, _ in names]
     for name in sorted(databases, key=lambda name: name != b"log"):
@@ -70,9 +72,9 @@ def _fill(stored: StoredJournal, view: View, target: lmdb.Environment) -> None:
         with view.txn.cursor(source) as cursor:
             items: Iterator[tuple[bytes, bytes]] = iter(cursor)
             if name == b"log":
-                items = values.live(items)
+                items = living.records(items)
             elif name == b"index":
-                items = values.indexed(items)
+                items = living.indexed(items)
             _put_all(target, name, items)
 
 
@@ -91,26 +93,35 @@ def _put_all(target: lmdb.Environment, name: bytes, items: Iterator[tuple[bytes,
                     break
 
 
-class _LiveValues:
-    """Leaves superseded values out of the log, and out of the index what may still lead to them: the places of values
-    that it does not have yet are added to it."""
+class _Living:
+    """Leaves superseded values and covered events out of the log, and out of the index what may still lead to them: the
+    places of values that it does not have yet are added to it."""
 
     def __init__(self, view: View) -> None:
         self.view = view
 
-    def live(self, records: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    def records(self, records: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         for key, data in records:
-            if not self._is_superseded(unpack_offset(key), data):
+            if not self._is_dead(unpack_offset(key), data):
                 yield key, data
 
     def indexed(self, entries: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         missing = self._tail_entries()
-        kept = ((key, data) for key, data in entries if key not in missing)
+        kept = ((key, data) for key, data in entries if key not in missing and not self._leads_nowhere(key, data))
         yield from heapq.merge(kept, sorted(missing.items()))
 
-    def _is_superseded(self, offset: int, data: bytes) -> bool:
+    def _is_dead(self, offset: int, data: bytes) -> bool:
         try:
-            return self.view.superseded(parse_header(data, offset))
+            header = parse_header(data, offset)
+            return self.view.superseded(header) or self.view.covered(header)
+        except Damaged:
+            return False
+
+    def _leads_nowhere(self, key: bytes, data: bytes) -> bool:
+        if not key.startswith(INTERNAL.encode()):
+            return False
+        try:
+            return self.view.covered(self.view.header(parse_entry(key, data).offset))
         except Damaged:
             return False
 

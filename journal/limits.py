@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from stateside.journal.contract import JournalError, TooLarge
 
 APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has as many events at most
+# Ids of what the proxy keeps for itself begin with it, behind an empty persistence id. Of their events, those before
+# the one that a snapshot covers are nobody's history, and `compact` may leave them out.
+INTERNAL = "|"
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
 NODE_ENTITY = "|node|"  # a value that says whose journal this is; an export leaves it out
 

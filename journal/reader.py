@@ -32,6 +32,7 @@ from stateside.journal.format import (
     parse_snapshot,
     unpack_offset,
 )
+from stateside.journal.limits import INTERNAL
 
 MAX_DATABASES = 32
 MAP_SIZE = 1 << 40  # address space only; a proxy whose map grows stays below
@@ -105,6 +106,13 @@ class View:
         except Damaged:
             return False
         return last.entity == header.entity and last.is_value and last.first_sequence > header.first_sequence
+
+    def covered(self, header: Header) -> bool:
+        """Whether the record has events of the proxy's own that all come before the one that a snapshot covers."""
+        if header.is_value or not header.entity.startswith(INTERNAL):
+            return False
+        snapshot = self.snapshot(header.entity)
+        return snapshot is not None and header.last_sequence < snapshot.sequence
 
     def records(self, entity: str, first: int = 1) -> Iterator[Record]:
         """The entity's records from the one with sequence `first` on. Raises Damaged where they can't be trusted."""

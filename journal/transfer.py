@@ -27,7 +27,7 @@ from typing import Any
 from stateside.journal.anyvalue import join_any, split_any
 from stateside.journal.contract import Head, JournalError, Page
 from stateside.journal.format import Damaged, Record, Snapshot, parse_header, parse_record
-from stateside.journal.limits import NODE_ENTITY
+from stateside.journal.limits import INTERNAL, NODE_ENTITY
 from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.offsets import PREFIX as OFFSETS
 from stateside.journal.reader import View
@@ -53,6 +53,7 @@ class _Export:
     def __init__(self, view: View, warn: Warn) -> None:
         self.view = view
         self.warn = warn
+        self.left_out: dict[str, int] = {}  # entity -> covered events before its first one
         self.next: dict[str, int] = {}  # entity -> sequence that must come now; 0 = it ended at its first damage
 
     def lines_of(self, offset: int, data: bytes) -> Iterator[str]:
@@ -67,6 +68,12 @@ class _Export:
             if not self.view.superseded(header):
                 yield from self._value_lines(header.entity, data, offset)
             return
+        if self.view.covered(header):
+            return  # `compact` would leave it out, or has left out others
+        if header.entity.startswith(INTERNAL) and header.entity not in self.next:
+            # Nobody knows the numbers of these events; an import has to begin at 1.
+            self.left_out[header.entity] = header.first_sequence - 1
+            self.next[header.entity] = header.first_sequence
         expected = self.next.get(header.entity, 1)
         if expected == 0:
             return
@@ -89,10 +96,11 @@ class _Export:
 
     def _record_lines(self, record: Record) -> Iterator[str]:
         snapshot = self._snapshot_in(record)
+        less = self.left_out.get(record.entity, 0)
         for sequence, event in enumerate(record.events, record.first_sequence):
-            yield json.dumps({"entity": record.entity, "sequence": sequence} | any_fields(event))
+            yield json.dumps({"entity": record.entity, "sequence": sequence - less} | any_fields(event))
             if snapshot is not None and snapshot.sequence == sequence:
-                yield json.dumps({"entity": record.entity, "snapshot": sequence} | any_fields(snapshot.payload))
+                yield json.dumps({"entity": record.entity, "snapshot": sequence - less} | any_fields(snapshot.payload))
         self.next[record.entity] = record.last_sequence + 1
 
     def _snapshot_in(self, record: Record) -> Snapshot | None:

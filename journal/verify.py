@@ -18,6 +18,7 @@ from stateside.journal.format import (
     parse_record,
     parse_snapshot,
 )
+from stateside.journal.limits import INTERNAL
 from stateside.journal.reader import View
 
 Advance = Callable[[], object]
@@ -40,6 +41,7 @@ class Verdict:
     events: int = 0
     snapshots: int = 0
     last_sequences: dict[str, int] = field(default_factory=dict)
+    first_sequences: dict[str, int] = field(default_factory=dict)  # of the proxy's own, as far as no snapshot covers it
     values: dict[str, LastValue] = field(default_factory=dict)
     damaged: dict[str, list[str]] = field(default_factory=dict)
 
@@ -63,6 +65,9 @@ def verify(view: View, advance: Advance = lambda: None) -> Verdict:
     for name, data in view.snapshot_values():
         _check_snapshot(verdict, name, data)
         advance()
+    for entity, first in verdict.first_sequences.items():
+        if first > 1:
+            verdict.report(entity, f"sequence 1 is missing: sequence {first} comes first, and no snapshot covers it")
     return verdict
 
 
@@ -123,7 +128,9 @@ def _check_events(view: View, verdict: Verdict, header: Header, damage: str, off
 
 def _check_sequence(verdict: Verdict, header: Header) -> None:
     expected = verdict.last_sequences.get(header.entity, 0) + 1
-    if header.first_sequence != expected:
+    if expected == 1 and header.entity.startswith(INTERNAL):
+        verdict.first_sequences[header.entity] = header.first_sequence  # what came before may have been left out
+    elif header.first_sequence != expected:
         verdict.report(header.entity, f"sequence {expected} is missing: sequence {header.first_sequence} comes next")
     verdict.last_sequences[header.entity] = header.last_sequence
     verdict.events += header.event_count
@@ -160,3 +167,5 @@ def _check_snapshot(verdict: Verdict, name: bytes, data: bytes) -> None:
         verdict.report(entity, "a snapshot beside a value")
     elif not 0 < snapshot.sequence <= verdict.last_sequences.get(entity, 0):
         verdict.report(entity, f"snapshot covers sequence {snapshot.sequence}, which is not stored")
+    elif snapshot.sequence >= verdict.first_sequences.get(entity, 0):
+        verdict.first_sequences.pop(entity, None)

@@ -339,7 +339,7 @@ class ReplicaStore:
         if entry is None:
             return ticket.finish(None if isinstance(error, Corrupt) else error)
         state = entry.state
-        if state is None or gone not in state.dump()[1]:
+        if state is None or not state.names(gone):
             return self._wait_if_busy(entry, ticket)
         state.prune(gone, self._origin.replica)
         self._wait(entry, ticket)

@@ -226,6 +226,9 @@ class State:
             context.forget(gone)
         self._fresh_is_all = True
 
+    def names(self, replica: int) -> bool:
+        return replica in self.context.replicas()
+
     def forget_pruned(self, gone: int) -> None:
         self.pruned -= {gone}
 

@@ -320,3 +320,13 @@ def test_a_state_of_another_type_is_refused(crdt: ModuleType) -> None:
     with pytest.raises(crdt.Malformed):
         crdt.kind_of_delta(b"\xff")
     assert crdt.kind_of_delta(delta()) == 0
+
+
+def test_a_state_names_those_whose_changes_it_has_until_they_are_pruned(crdt: ModuleType) -> None:
+    a, b = replicas(crdt, "gcounter", A, B)
+    b.increment(2)
+    assert not a.names(B)
+    a.merge(b.take_delta())
+    assert a.names(B)
+    a.prune(B, A)
+    assert (a.names(A), a.names(B), a.value()) == (True, False, 2)

@@ -8,6 +8,7 @@ import errno
 import json
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from stateside.journal.anyvalue import join_any
@@ -455,3 +456,57 @@ def test_compaction_of_a_journal_that_was_not_closed_keeps_every_value(path):
 
     run(scenario())
     assert call("verify", "--path", path).exit_code == 0
+
+
+@pytest.mark.parametrize("tail", [10, 1000], ids=["indexed", "not indexed yet"])
+def test_compaction_drops_what_a_snapshot_of_the_proxys_own_covers(path, tmp_path, tail):
+    """Of `|...`: the log of a replicated state, of which nobody wants the past."""
+
+    async def churn():
+        async with opened(path, LmdbSettings(tail_appends=tail)) as journal:
+            for sequence in range(1, 100):
+                snapshot = b"state" if sequence == 90 else None
+                for entity in ("|crdt|chat", "cart|1"):
+                    await append(journal, entity, sequence, b"%d" % sequence * 1000, snapshot=snapshot)
+
+    run(churn())
+    size = (path / "data.mdb").stat().st_size
+    assert call("compact", tmp_path / "copy", "--path", path).exit_code == 0
+    assert (tmp_path / "copy" / "data.mdb").stat().st_size < size * 0.8
+    assert len(entries(tmp_path / "copy", b"log")) == 99 + 10
+    assert call("verify", "--path", tmp_path / "copy").exit_code == 0
+
+    async def go_on():
+        async with opened(tmp_path / "copy") as journal:
+            assert await load(journal, "|crdt|chat") == Head(99, 90, b"state")
+            assert await read_all(journal, "|crdt|chat", 91) == [b"%d" % sequence * 1000 for sequence in range(91, 100)]
+            await append(journal, "|crdt|chat", 100, b"more")
+            assert await read_all(journal, "cart|1") == [b"%d" % sequence * 1000 for sequence in range(1, 100)]
+
+    run(go_on())
+    assert call("verify", "--path", tmp_path / "copy").exit_code == 0
+    lines = call("export", "-", "--path", tmp_path / "copy").stdout
+    assert call("import", "-", "--path", tmp_path / "imported", input=lines).exit_code == 0
+    assert lines == call("export", "-", "--path", tmp_path / "imported").stdout
+
+    async def restored():
+        async with opened(tmp_path / "imported") as journal:
+            assert await load(journal, "|crdt|chat") == Head(11, 1, b"state")
+            assert (await read_all(journal, "|crdt|chat", 2))[-1] == b"more"
+
+    run(restored())
+
+
+def test_events_of_the_proxys_own_that_no_snapshot_covers_are_missed(path):
+    async def churn():
+        async with opened(path, SMALL_TAIL) as journal:
+            for sequence in range(1, 30):
+                await append(journal, "|crdt|chat", sequence, b"event", snapshot=b"s" if sequence == 20 else None)
+
+    run(churn())
+    assert call("compact", "--in-place", "--path", path).exit_code == 0
+    with lmdb.open(str(path), max_dbs=32) as environment, environment.begin(write=True) as txn:
+        txn.delete(b"|crdt|chat", db=environment.open_db(b"snapshots", txn))
+    result = call("verify", "--path", path)
+    assert result.exit_code == 1
+    assert "sequence 1 is missing: sequence 20 comes first, and no snapshot covers it" in result.stdout + result.stderr

@@ -22,10 +22,11 @@ cdef class AccessLog:
     cdef Buffer filling, draining
     cdef bint in_drain
     cdef int64_t stamped
+    cdef double offset  # of the wall clock to the other
     cdef char stamp[STAMP_SIZE + 1]
 
     cdef void line(
-        self, double seconds, str peer, bytes protocol, bytes method, bytes status,
+        self, double now, double seconds, str peer, bytes protocol, bytes method, bytes status,
         int64_t bytes_in, int64_t bytes_out, str key) noexcept
     cdef void stamp_second(self, int64_t second) noexcept
 

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 from posix.unistd cimport write
-from stateside._speedups.clock cimport wall
+from stateside._speedups.clock cimport monotonic, wall
 
 import time
 
@@ -28,7 +28,7 @@ cdef enum:
     FIRST_ROOM = 64 * 1024
     FIXED_SIZE = 640  # of a line: names, punctuation and numbers
     MAX_PEER = 128
-    MAX_METHOD = 1024
+    MAX_METHOD = 1200  # bytes; who escapes it cuts it before, so that no escape is cut
     MAX_KEY = 512  # bytes of an entity key; what is longer is cut
     STALL_MS = 1000
 
@@ -43,6 +43,7 @@ cdef class AccessLog:
         self.wants_keys = keys
         self.most = most
         self.stamped = -1
+        self.offset = wall() - monotonic()
 
     def __dealloc__(self):
         free(self.filling.data)
@@ -53,7 +54,7 @@ cdef class AccessLog:
         int64_t bytes_in, int64_t bytes_out, str key=None,
     ):
         self.line(
-            seconds, peer, escaped(protocol.encode(), 32), escaped(method.encode("utf-8", "replace"), 200),
+            monotonic(), seconds, peer, escaped(protocol.encode(), 32), escaped(method.encode("utf-8", "replace"), MAX_METHOD // 6),
             escaped(status.encode(), 32), bytes_in, bytes_out, key,
         )
 
@@ -64,6 +65,7 @@ cdef class AccessLog:
         if self.in_drain:
             raise RuntimeError("the access log is being drained already")
         self.in_drain = True
+        self.offset = wall() - monotonic()  # the wall clock is read here only, not for each line
         taken = self.filling
         self.filling = self.draining
         self.filling.size = self.filling.lines = 0
@@ -77,10 +79,10 @@ cdef class AccessLog:
         return error
 
     cdef void line(
-        self, double seconds, str peer, bytes protocol, bytes method, bytes status,
+        self, double now, double seconds, str peer, bytes protocol, bytes method, bytes status,
         int64_t bytes_in, int64_t bytes_out, str key
     ) noexcept:
-        cdef double began = wall() - seconds
+        cdef double began = now + self.offset - seconds
         cdef int64_t second = <int64_t>began
         cdef char *at
         cdef bint json = self.is_json

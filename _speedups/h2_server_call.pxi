@@ -78,7 +78,8 @@ cdef class ServerCall(Call):
         """The call has ended, as far as we are concerned: count it, once."""
         cdef Server server = (<ServerConnection>self.conn).server
         cdef CallFigures figures = self.figures
-        cdef double seconds = monotonic() - self.began if self.began > 0.0 else 0.0
+        cdef double now = monotonic()
+        cdef double seconds = now - self.began if self.began > 0.0 else 0.0
         if figures is None:
             figures = server.other_figures
         figures.tallies[status if 0 <= status < OTHER_CODE else OTHER_CODE] += 1
@@ -87,7 +88,7 @@ cdef class ServerCall(Call):
         figures.seconds.add(seconds)
         if server.access_log is not None:
             server.access_log.line(
-                seconds, self.conn.peer_name, GRPC, path_to_log(self, figures), code_to_log(self, status),
+                now, seconds, self.conn.peer_name, GRPC, path_to_log(self, figures), code_to_log(self, status),
                 self.bytes_in, self.bytes_out, self.note,
             )
 

@@ -18,8 +18,8 @@ from stateside.proxy import logs
 if TYPE_CHECKING:
     from stateside.proxy.config import Settings
 
-INTERVAL = 0.05  # seconds that a line may wait
-LOOK_AFTER_FILE = 20  # intervals between two looks whether the file is still the one that was opened
+INTERVAL = 0.02  # seconds that a line may wait; what gathers meanwhile should not fill the processor's cache
+LOOK_AFTER_FILE = 50  # intervals between two looks whether the file is still the one that was opened
 MAX_WAITING_BYTES = 8 << 20
 FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 

@@ -52,6 +52,7 @@ class Binding:
     client_streaming: bool
     server_streaming: bool
     answers_bytes: bool  # the whole reply is google.api.HttpBody
+    texts: tuple[tuple[bytes, int], ...] | None  # of a request that is nothing but texts of the path: tags and captures
 
     @property
     def streamed(self) -> bool:
@@ -102,6 +103,25 @@ class Table:
         verbs = {binding.verb for binding in self._exact.get(path, ())}
         verbs |= {binding.verb for binding in self._patterns if binding.template.match(path) is not None}
         return sorted(verbs | {"HEAD"} if "GET" in verbs else verbs)
+
+
+def _texts(variables: tuple[FieldPath, ...]) -> tuple[tuple[bytes, int], ...] | None:
+    """See `Binding.texts`. Fields with presence are written even if they are empty, so they are none of these."""
+    fields = [path[-1] for path in variables]
+    ordinary = all(field.type == field.TYPE_STRING and not field.is_repeated for field in fields)
+    if not ordinary or any(field.has_presence for field in fields) or any(len(path) > 1 for path in variables):
+        return None
+    numbered = sorted((field.number, place) for place, field in enumerate(fields))
+    return tuple((_tag(number), place) for number, place in numbered)
+
+
+def _tag(number: int) -> bytes:
+    """Of a field that has a length."""
+    value, tag = number << 3 | 2, b""
+    while value > 127:
+        tag += bytes((value & 127 | 128,))
+        value >>= 7
+    return tag + bytes((value,))
 
 
 def bindings(built: Descriptors, service_names: Iterable[str]) -> tuple[Binding, ...]:
@@ -178,6 +198,7 @@ class _Checker:
             client_streaming=bool(self.method.client_streaming),
             server_streaming=bool(self.method.server_streaming),
             answers_bytes=response is None and self.output.full_name == HTTP_BODY,
+            texts=_texts(variables) if body is None else None,
         )
 
     def error(self, text: str) -> SpecError:

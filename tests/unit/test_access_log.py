@@ -67,6 +67,12 @@ def test_a_line_of_text() -> None:
     assert line.endswith(f"Z {PEER} http/1.1 /shop.Cart/Add 200 12.345679 0 1 user\\u00201\n")
 
 
+def test_a_long_method_is_not_cut_within_an_escape() -> None:
+    log = new_log()
+    log.write("grpc", "\x80" * 1000, "OK", 0.0, PEER, 0, 0)
+    assert json.loads(drained(log))["method"].startswith("\xc2\x80")
+
+
 @given(st.text(), st.text(), st.text(), st.floats(0, 1e6), st.integers(0, 2**62), st.integers(0, 2**62), st.booleans())
 def test_whatever_comes_makes_one_well_formed_line(
     method: str, status: str, key: str, seconds: float, size_in: int, size_out: int, text: bool

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import math
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stateside.proto import cloudstate
 from stateside.proto.status import Status
-from stateside.proxy import templates
+from stateside.proxy import templates, transcode
 from stateside.proxy.descriptors import SpecError
 from tests.unit.transcoding import JSON, Desk, build, rule
 
@@ -615,3 +618,22 @@ def test_a_client_that_goes_away_cancels_its_call_once() -> None:
     call.on_gone()
     call.reply(b"")
     assert (context.heard, call.ended, desk.face.calls) == ([Status.CANCELLED], True, 0)
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_a_request_of_texts_alone_is_written_as_protobuf_writes_it(one: str, other: str) -> None:
+    """By hand, and by protobuf where it is not ordinary."""
+    (binding,) = build(rule(get="/x/{user_id}/of/{id}"))
+    message = binding.input.new(id=other, user_id=one)
+    captures = [quote(text, safe="") for text in (one, other)]
+    assert transcode.request_message(binding, captures, "", "", b"") == message.SerializeToString()
+
+
+def test_only_a_request_of_texts_alone_is_written_by_hand() -> None:
+    assert [build(rule(get=path))[0].texts is not None for path in ("/x/{id}", "/x/{i}", "/x/{n.s}")] == [
+        True,
+        False,
+        False,
+    ]
+    assert build(rule(get="/x"))[0].texts == ()
+    assert build(rule(body="*", post="/x/{id}"))[0].texts is None

@@ -32,6 +32,10 @@ cdef int large(Reader* reader, u128* value, int bits) except -1:
     """A number of at most so many bits."""
     cdef int shift = 0
     cdef uint64_t part
+    if reader.p < reader.end and reader.p[0] < 0x80:  # by far the most
+        value[0] = reader.p[0]
+        reader.p += 1
+        return 0
     value[0] = 0
     while reader.p < reader.end:
         part = reader.p[0]
@@ -45,7 +49,7 @@ cdef int large(Reader* reader, u128* value, int bits) except -1:
     return refuse(reader, "truncated number")
 
 
-cdef uint32_t counted(Reader* reader, uint64_t least) except? NO_ENTRY:
+cdef inline uint32_t counted(Reader* reader, uint64_t least) except? NO_ENTRY:
     """A count of things that have `least` bytes each."""
     cdef uint64_t value = number(reader, NO_NUMBER >> 1)
     if value > <uint64_t>(reader.end - reader.p) // least or value >= NO_ENTRY:
@@ -383,14 +387,20 @@ cdef inline bint same_element(const Element* a, const Element* b) noexcept nogil
     return a.hash == b.hash and a.tag == b.tag and a.size == b.size and memcmp(a.data, b.data, a.size) == 0
 
 
+cdef enum:
+    FEW_REPLICAS = 64  # fit on the stack
+
+
 cdef int check_items(Reader* reader, int kind) except -1:
     cdef uint32_t i, count = counted(reader, 2)
     cdef Item item
     if count > reader.replicas:
         return refuse(reader, "more entries than replicas")
-    cdef uint8_t* met = <uint8_t*>calloc(reader.replicas + 1, 1)
-    if met == NULL:
-        raise MemoryError()
+    cdef uint8_t[FEW_REPLICAS] few
+    cdef uint8_t* met = few
+    if reader.replicas >= FEW_REPLICAS:
+        met = <uint8_t*>resized(NULL, reader.replicas + 1)
+    memset(met, 0, reader.replicas + 1)
     try:
         for i in range(count):
             read_item(reader, kind, &item)
@@ -402,7 +412,8 @@ cdef int check_items(Reader* reader, int kind) except -1:
             met[reader.index] = 1
             reader.added += 16
     finally:
-        free(met)
+        if met != few:
+            free(met)
     return 0
 
 

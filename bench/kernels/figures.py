@@ -26,9 +26,9 @@ class Figures:
     seen: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def time(self, work: str, who: str, benchmark: BenchmarkFixture, operations: int) -> None:
-        """Seconds of one operation: the quickest round of what was just measured, as others may use the machine too."""
+        """Seconds of one operation: the median of the rounds just measured."""
         if benchmark.stats is not None:  # there is none with --benchmark-disable
-            self.seen[work, who] = benchmark.stats["min"] / operations
+            self.seen[work, who] = benchmark.stats["median"] / operations
 
     def size(self, work: str, figure: float) -> None:
         self.seen[work, KERNEL] = figure
@@ -54,7 +54,7 @@ FIGURES = Figures()
 
 
 def print_table(figures: Figures, remarks: list[str]) -> None:
-    table = Table(title="CRDT kernels, quickest rounds of this run")
+    table = Table(title="CRDT kernels, medians of this run")
     for heading in ("work", "kernel", "compared with", "ratio", "target", "met"):
         table.add_column(heading)
     for row in figures.rows():

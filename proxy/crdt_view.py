@@ -65,6 +65,7 @@ class View:
         if unseen is None:
             return whole
         unseen.merge(state.encode())
+        self._replicas.seat(unseen)
         return unseen.take_change()
 
     def _create(self, update: bytes, now: int) -> None:
@@ -90,7 +91,7 @@ class View:
         changes follows what the user function knows until that has been told of the rest."""
         if state.kind != VOTE:  # of a vote the whole is told, and is right at any time
             if self._unseen is None:
-                self._unseen = State(state.kind, state.replica)
+                self._unseen = self._replicas.zero(state.kind)
                 self._unseen.open_view()
             self._unseen.merge(state.encode())
             self._unseen.apply(update, now)

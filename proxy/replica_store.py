@@ -171,10 +171,14 @@ class ReplicaStore:
             done(entry, None)
 
     def create(self, entry: Entry, kind: int) -> State:
-        state = self._origin.zero(kind)
+        state = self.zero(kind)
         entry.fresh, entry.asked = True, False
         self._adopt(entry, state)
         return state
+
+    def zero(self, kind: int) -> State:
+        """A state of no key, as this node makes them."""
+        return self._origin.zero(kind)
 
     def write(self, entry: Entry, ticket: Ticket) -> None:
         """Make own changes durable. The ticket is finished later, never from inside."""
@@ -230,7 +234,7 @@ class ReplicaStore:
         """Membership changed."""
         self._voters = (frozenset(incarnations), absent)
         for entry in list(self._entries.values()):
-            if entry.state is not None and self._seat(entry.state) and entry.watcher is not None:
+            if entry.state is not None and self.seat(entry.state) and entry.watcher is not None:
                 entry.changed = True
                 self._touch(entry)
 
@@ -261,9 +265,10 @@ class ReplicaStore:
 
     def _adopt(self, entry: Entry, state: State) -> None:
         entry.state = state
-        self._seat(state)
+        self.seat(state)
 
-    def _seat(self, state: State) -> bool:
+    def seat(self, state: State) -> bool:
+        """Tell a state who votes; whether that makes a difference."""
         if self._voters is None or state.kind not in (VOTE, ORMAP):
             return False
         return state.set_members(*self._voters)

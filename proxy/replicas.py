@@ -116,6 +116,14 @@ class Replicas(ABC):
         `write`."""
 
     @abstractmethod
+    def zero(self, kind: int) -> State:
+        """A state of no key, with the identity of this node."""
+
+    @abstractmethod
+    def seat(self, state: State) -> None:
+        """Tell such a state who votes now."""
+
+    @abstractmethod
     def write(self, replica: Replica, consistency: Consistency, writer: Writer) -> None:
         """Make the changes of `replica.state` since the last write durable, tell the other nodes, and answer. Also
         when nothing

@@ -206,6 +206,12 @@ class Replication(Replicas):
     def create(self, replica: Replica, kind: int) -> State:
         return self.store.create(_entry(replica), kind)
 
+    def zero(self, kind: int) -> State:
+        return self.store.zero(kind)
+
+    def seat(self, state: State) -> None:
+        self.store.seat(state)
+
     def write(self, replica: Replica, consistency: Consistency, writer: Writer) -> None:
         entry = _entry(replica)
         self.store.write(entry, Ticket(partial(self._durable, consistency, Asker(entry, writer))))

@@ -9,7 +9,7 @@ from typing import Any
 from stateside._speedups.crdt import State
 from stateside.proxy.replicas import Consistency, Replica, ReplicaError, Replicas, Watcher, Writer
 
-OWN, OTHER = 7, 99  # identities of the copies
+OWN, OTHER = 7, 99  # identities of the copies, and of the processes
 
 
 @dataclass
@@ -49,8 +49,14 @@ class SomeReplicas(Replicas):
             self.opened()
 
     def create(self, replica: Replica, kind: int) -> State:
-        replica.state = State(kind, OWN)
+        replica.state = self.zero(kind)
         return replica.state
+
+    def zero(self, kind: int) -> State:
+        return State(kind, OWN, OWN)
+
+    def seat(self, state: State) -> None:
+        state.set_members([OWN, OTHER])
 
     def write(self, replica: Replica, consistency: Consistency, writer: Writer) -> None:
         if replica.state is not None:
@@ -88,11 +94,11 @@ class SomeReplicas(Replicas):
 
     def elsewhere(self, key: str, kind: int, change: Callable[[State], Any]) -> None:
         """The other node changes the key, and this one hears of it."""
-        other = self._others.setdefault(key, State(kind, OTHER))
+        other = self._others.setdefault(key, State(kind, OTHER, OTHER))
         change(other)
         replica = self.replicas.setdefault(key, AReplica(key))
         if replica.state is None:
-            replica.state = State.decode(other.encode(), OWN)
+            replica.state = State.decode(other.encode(), OWN, OWN)
         else:
             replica.state.merge(other.encode())
         if key in self.watchers:

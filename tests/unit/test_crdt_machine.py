@@ -15,6 +15,7 @@ from stateside.proto import crdt
 from stateside.proto.status import Status
 from stateside.proxy.replicas import Consistency, ReplicaError
 
+from ..helpers.replicas import OWN
 from ..integration.crdt_messages import (
     ALL,
     DELETED,
@@ -277,7 +278,7 @@ def test_a_first_vote_is_followed_by_the_totals_only_if_there_are_others_K3(mach
 
     def create_among_three(replica: Any, kind: int) -> Any:
         state = create(replica, kind)
-        state.set_members([0, 1, 2])
+        state.set_members([OWN, 1, 2])
         return state
 
     machine.replicas.create = create_among_three  # type: ignore[method-assign]
@@ -292,7 +293,7 @@ def test_K3_totals_are_told_when_members_come(machine: Machine) -> None:
     machine.says(reply(1, change=changed(vote(True))))
     del machine.sent[:]
     state = machine.replicas.replicas[FULL_KEY].state
-    assert state is not None and state.set_members([0, 1])
+    assert state is not None and state.set_members([OWN, 1])
     machine.instance.on_changed()
     assert machine.sent == [delta(vote(True, 1, 2))]
 

@@ -9,7 +9,8 @@ Promises, tested once against every store (tests/unit/test_journal_contract.py):
 
 - An append is atomic and, when `on_appended(None)` is called, as durable as the journal's `durability` says.
 - Sequences are dense: an append whose `first_sequence` is not the last one + 1 is refused (`SequenceTaken`).
-- An epoch lower than the highest one seen for the entity is refused (`StaleEpoch`).
+- An epoch lower than the highest one seen for the entity is refused (`StaleEpoch`), and so is one lower than that
+  of the latest `claim` to its shard: who lost a shard cannot write to it, however late it wakes up.
 - Events are read in order; a snapshot never covers an event that is not stored.
 - A record whose checksum does not fit is reported for that entity (`Corrupt`); others are not affected.
 - Appends have an order over all entities, and `read_log` gives their events in it. What was acknowledged is there;
@@ -21,7 +22,7 @@ Promises, tested once against every store (tests/unit/test_journal_contract.py):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -127,6 +128,8 @@ class Journal(ABC):
     """One store. All methods are called on the event loop's thread; `open` and `close` may block or be awaited."""
 
     durability: Durability
+    is_shared = False
+    """Several processes write to this store: its log has the events of all."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[], None]] = []
@@ -150,6 +153,13 @@ class Journal(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Finish pending appends, flush, release."""
+
+    async def claim(self, shards: Collection[int], number_of_shards: int) -> int:
+        """Own `shards` (journal.sharding) from now on. The answer is the epoch to append under: higher than any that
+        was given before. It is durable before this returns, and from then on appends to entities of these shards under a
+        lower epoch are refused, whoever asks for them. Raises JournalError if the store was made for another number
+        of shards."""
+        raise NotImplementedError
 
     @abstractmethod
     def load(self, entity: str, waiter: Waiter) -> None:

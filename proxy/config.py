@@ -35,7 +35,7 @@ PREFIX = "STATESIDE_"
 CONFIG_VARIABLE = "STATESIDE_CONFIG"
 DEFAULT_FILE = "stateside.toml"
 # STATESIDE_ variables that belong to somebody else than this table.
-RESERVED_VARIABLES = frozenset({CONFIG_VARIABLE, "STATESIDE_BUILD_DEBUG"})
+RESERVED_VARIABLES = frozenset({CONFIG_VARIABLE, "STATESIDE_BUILD_DEBUG", "STATESIDE_PLACE"})
 
 DAY = 86400.0
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -88,6 +88,7 @@ CORS = "Browsers of other origins (CORS)"
 USER_FUNCTION = "User function"
 ENTITIES = "Entities"
 JOURNAL = "Journal"
+WORKERS = "Workers"
 REPLICATION = "Replication of CRDTs"
 ADMIN = "Administration"
 
@@ -356,6 +357,39 @@ class Settings:
     )
     replay_page_size: int = _row(
         JOURNAL, 256 * KIB, Size(KIB, 64 * MIB), "Bytes of events read at a time while an entity instance is replayed."
+    )
+
+    journal_replica: str = _row(
+        JOURNAL,
+        "",
+        Text(empty=True, meaning='"postgresql://..."', pattern=r"postgres(ql)?://.+"),
+        "A Postgres database that gets a copy of all that the journal stores; only beside a journal on this machine.",
+    )
+    journal_replica_mode: str = _row(
+        JOURNAL,
+        "async",
+        Choice(("async", "sync")),
+        "Whether commands are answered as soon as this machine has stored them, or only when Postgres has, too.",
+    )
+
+    workers: int = _row(WORKERS, 1, Whole(1, 256), "Worker processes, each with its part of all entities.")
+    number_of_shards: int = _row(
+        WORKERS,
+        1024,
+        Whole(1, 1 << 16),
+        "Parts of all entities, which are given to workers; a journal keeps the number that it was made with.",
+    )
+    relay_queue: int = _row(
+        WORKERS,
+        10_000,
+        Whole(1, 1_000_000),
+        "Commands that may wait for one other worker while it is starting; further ones are refused.",
+    )
+    worker_timeout: float = _row(
+        WORKERS,
+        10.0,
+        Duration(0.1, DAY),
+        "A worker that does not answer its supervisor for so long is killed, and started again.",
     )
 
     peers: tuple[str, ...] = _row(

@@ -27,6 +27,8 @@ EXTENSIONS = {
     "_speedups.log": ["lmdb"],
     "_speedups.ring": [],
     "_speedups.crdt": [],
+    "proxy.activation": [],
+    "proxy.eventsourced": [],
     "bench.native": [],
     "bench.generator": [],
 }
@@ -45,12 +47,16 @@ def link_packages() -> None:
         examples.symlink_to(os.path.relpath(ROOT / "examples", INCLUDE.parent))
 
 
+def source_of(name: str) -> Path:
+    """Its Cython source; or a Python module, which has its shape in a .pxd beside it."""
+    source = Path(*name.split(".")).with_suffix(".pyx")
+    return source if (ROOT / source).exists() else source.with_suffix(".py")
+
+
 def extensions() -> list[Extension]:
     found = []
     for name, libraries in EXTENSIONS.items():
-        source = Path(*name.split(".")).with_suffix(".pyx")
-        if not (ROOT / source).exists():
-            continue
+        source = source_of(name)
         found.append(
             Extension(
                 f"stateside.{name}",
@@ -85,6 +91,7 @@ setup(
             "cdivision": True,
             "initializedcheck": debug,
             "embedsignature": True,
+            "annotation_typing": False,
             "warn.undeclared": False,
             "warn.unreachable": True,
         },

@@ -34,16 +34,16 @@ cdef class Handler:
     cdef public bint unary
     cdef public bint wants_headers
     cdef public bint essential
-    cpdef object on_request(self, ServerCall call, bytes message)
-    cpdef object on_open(self, ServerCall call)
-    cpdef object on_headers(self, ClientCall call)
-    cpdef object on_message(self, Call call, bytes message)
-    cpdef object on_half_close(self, ServerCall call)
-    cpdef object on_drain(self, Call call)
-    cpdef object on_cancel(self, ServerCall call, int status)
-    cpdef object on_end(self, ClientCall call, int status, str message)
-    cpdef object on_web(self, WebCall call, bytes body)
-    cpdef object on_gone(self, WebCall call)
+    cpdef object on_request(self, object call, bytes message)
+    cpdef object on_open(self, object call)
+    cpdef object on_headers(self, object call)
+    cpdef object on_message(self, object call, bytes message)
+    cpdef object on_half_close(self, object call)
+    cpdef object on_drain(self, object call)
+    cpdef object on_cancel(self, object call, int status)
+    cpdef object on_end(self, object call, int status, str message)
+    cpdef object on_web(self, object call, bytes body)
+    cpdef object on_gone(self, object call)
 
 
 cdef class CallFigures:

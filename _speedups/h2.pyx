@@ -61,34 +61,34 @@ cdef class Handler:
         self.wants_headers = getattr(type(self), "wants_headers", None) is True
         self.essential = getattr(type(self), "essential", None) is True
 
-    cpdef object on_request(self, ServerCall call, bytes message):
+    cpdef object on_request(self, object call, bytes message):
         return None
 
-    cpdef object on_open(self, ServerCall call):
+    cpdef object on_open(self, object call):
         return None
 
-    cpdef object on_headers(self, ClientCall call):
+    cpdef object on_headers(self, object call):
         return None
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object call, bytes message):
         return None
 
-    cpdef object on_half_close(self, ServerCall call):
+    cpdef object on_half_close(self, object call):
         return None
 
-    cpdef object on_drain(self, Call call):
+    cpdef object on_drain(self, object call):
         return None
 
-    cpdef object on_cancel(self, ServerCall call, int status):
+    cpdef object on_cancel(self, object call, int status):
         return None
 
-    cpdef object on_end(self, ClientCall call, int status, str message):
+    cpdef object on_end(self, object call, int status, str message):
         return None
 
-    cpdef object on_web(self, WebCall call, bytes body):
+    cpdef object on_web(self, object call, bytes body):
         return None
 
-    cpdef object on_gone(self, WebCall call):
+    cpdef object on_gone(self, object call):
         return None
 
 

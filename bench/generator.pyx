@@ -432,7 +432,8 @@ cdef class Generator:
 cdef class Slot(Handler):
     """One place in flight."""
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
         cdef Command command = self.command
         self.answers += 1
         if command.echoes:
@@ -445,5 +446,6 @@ cdef class Slot(Handler):
             except WireError:
                 self.wrong = True
 
-    cpdef object on_end(self, ClientCall call, int status, str message):
+    cpdef object on_end(self, object any_call, int status, str message):
+        cdef ClientCall call = <ClientCall>any_call
         self.generator.ended(self, status, message)

@@ -98,10 +98,12 @@ cdef class EntityEcho(Handler):
     def __cinit__(self):
         self.last_violation = ""
 
-    cpdef object on_open(self, ServerCall call):
+    cpdef object on_open(self, object any_call):
+        cdef ServerCall call = <ServerCall>any_call
         call.context = EntityStream()
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
         cdef Reader reader
         cdef Field field
         cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(message)
@@ -119,7 +121,8 @@ cdef class EntityEcho(Handler):
         elif field.tag != IN_INIT or self.begin(stream) == 0:
             self.violated(call, "init comes first and once")
 
-    cpdef object on_half_close(self, ServerCall call):
+    cpdef object on_half_close(self, object any_call):
+        cdef ServerCall call = <ServerCall>any_call
         call.finish()
 
     cdef int begin(self, EntityStream stream) except -1:
@@ -308,10 +311,12 @@ cdef class ValueEcho(Handler):
     def __cinit__(self):
         self.last_violation = ""
 
-    cpdef object on_open(self, ServerCall call):
+    cpdef object on_open(self, object any_call):
+        cdef ServerCall call = <ServerCall>any_call
         call.context = ValueStream()
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
         cdef Reader reader
         cdef Field field
         cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(message)
@@ -329,7 +334,8 @@ cdef class ValueEcho(Handler):
             self.violations += 1
             self.last_violation = "init comes first and once, with the value last stored, then commands"
 
-    cpdef object on_half_close(self, ServerCall call):
+    cpdef object on_half_close(self, object any_call):
+        cdef ServerCall call = <ServerCall>any_call
         call.finish()
 
     cdef int begin(self, ValueStream stream, const uint8_t* p, const uint8_t* end) except -1:
@@ -404,10 +410,12 @@ cdef class CounterEcho(Handler):
     def __cinit__(self):
         self.last_violation = ""
 
-    cpdef object on_open(self, ServerCall call):
+    cpdef object on_open(self, object any_call):
+        cdef ServerCall call = <ServerCall>any_call
         call.context = False
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
         cdef Reader reader
         cdef Field field
         cdef Command command
@@ -432,7 +440,8 @@ cdef class CounterEcho(Handler):
         self.violations += 1
         self.last_violation = "init comes first and once, then commands and deltas"
 
-    cpdef object on_half_close(self, ServerCall call):
+    cpdef object on_half_close(self, object any_call):
+        cdef ServerCall call = <ServerCall>any_call
         call.finish()
 
 
@@ -465,7 +474,8 @@ cdef class ActionEcho(Handler):
     def __cinit__(self):
         self.unary = True
 
-    cpdef object on_request(self, ServerCall call, bytes message):
+    cpdef object on_request(self, object any_call, bytes message):
+        cdef ServerCall call = <ServerCall>any_call
         cdef Command command
         cdef const uint8_t* p = <const uint8_t*>PyBytes_AS_STRING(message)
         if not scan_command(p, p + PyBytes_GET_SIZE(message), &command):
@@ -491,16 +501,19 @@ cdef class EndlessAction(Handler):
     def __cinit__(self):
         self.unary = True
 
-    cpdef object on_request(self, ServerCall call, bytes message):
+    cpdef object on_request(self, object any_call, bytes message):
+        cdef ServerCall call = <ServerCall>any_call
         self.calls += 1
         self.open += 1
         call.context = 0
         self.fill(call)
 
-    cpdef object on_drain(self, Call call):
+    cpdef object on_drain(self, object any_call):
+        cdef Call call = <Call>any_call
         self.fill(call)
 
-    cpdef object on_cancel(self, ServerCall call, int status):
+    cpdef object on_cancel(self, object any_call, int status):
+        cdef ServerCall call = <ServerCall>any_call
         self.open -= 1
 
     cdef int fill(self, Call call) except -1:
@@ -532,7 +545,8 @@ cdef class DirectEcho(Handler):
     def __cinit__(self):
         self.unary = True
 
-    cpdef object on_request(self, ServerCall call, bytes message):
+    cpdef object on_request(self, object any_call, bytes message):
+        cdef ServerCall call = <ServerCall>any_call
         self.calls += 1
         call.reply(message)
 
@@ -669,12 +683,14 @@ cdef class Slot(Handler):
         call.half_close()
         return 0
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
         self.answers += 1
         if self.expected is not None and message != self.expected:
             self.wrong = True
 
-    cpdef object on_end(self, ClientCall call, int status, str message):
+    cpdef object on_end(self, object any_call, int status, str message):
+        cdef ClientCall call = <ClientCall>any_call
         self.load.ended(self, status, message)
 
 
@@ -724,7 +740,8 @@ cdef class StreamLoad:
 cdef class StreamSlot(Handler):
     """One stream that is read."""
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
         cdef uint64_t number = 0
         self.received += 1
         if PyBytes_GET_SIZE(message) == WRITTEN_SIZE:
@@ -734,7 +751,8 @@ cdef class StreamSlot(Handler):
         else:
             self.wrong = True
 
-    cpdef object on_end(self, ClientCall call, int status, str message):
+    cpdef object on_end(self, object any_call, int status, str message):
+        cdef ClientCall call = <ClientCall>any_call
         if self.wrong:
             self.load.ended("messages are missing or not in order")
         elif status != CANCELLED or not self.load.stopping:

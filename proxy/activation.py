@@ -84,6 +84,11 @@ class Close(IntEnum):
     CRASH = 2  # like PASSIVATE; counted as a failure
 
 
+# The states on the way of every command as plain numbers, because the members of an enumeration are looked up slowly.
+READY, BUSY, STORING, CLOSING = (
+    int(each) for each in (State.READY, State.BUSY, State.STORING, State.CLOSING)
+)
+
 # gRPC status of an append or a read that the journal refused.
 JOURNAL_STATUS: dict[type[JournalError], Status] = {
     Full: Status.RESOURCE_EXHAUSTED,
@@ -99,8 +104,6 @@ Stashed = tuple[ServerCall, "EntityMethod", bytes, float]
 class EntityMethod(Handler):
     """One method of an entity's service, as the transport calls it."""
 
-    __slots__ = ("_active", "_scan", "entities", "model", "name", "output_type_url", "takes_clients", "write")
-
     def __init__(self, entities: Entities, model: MethodModel) -> None:
         self.unary = True
         self.takes_clients = True
@@ -109,12 +112,12 @@ class EntityMethod(Handler):
         self.name = f"{entities.model.service_name}.{model.name}"
         self.output_type_url = model.output_type_url
         self.write = CommandWriter(entities.command_member, model.name, model.input_type_url).write
-        self._scan = KeyScanner(model.key_fields, model.enums).scan
+        self._scanner = KeyScanner(model.key_fields, model.enums)
         self._active = entities.active
 
     def on_request(self, call: ServerCall, message: bytes) -> None:
         try:
-            key = self._scan(message)
+            key = self._scanner.scan(message)
         except WireError as error:
             call.fail(Status.INVALID_ARGUMENT, f"{self.name}: malformed request: {error}")
             return
@@ -125,7 +128,7 @@ class EntityMethod(Handler):
                 return
             self.entities.activate(key, call, self, message)
         else:
-            ON_COMMAND[activation.state](activation, call, self, message)
+            activation.on_command(call, self, message)
 
 
 class NotingMethod(EntityMethod):
@@ -135,7 +138,7 @@ class NotingMethod(EntityMethod):
 
     def on_request(self, call: ServerCall, message: bytes) -> None:
         with suppress(WireError):  # found again, and told to the client, by what follows
-            call.note = self._scan(message)  # forwards and HTTP calls have one too
+            call.note = self._scanner.scan(message)  # forwards and HTTP calls have one too
         EntityMethod.on_request(self, call, message)
 
 
@@ -229,34 +232,6 @@ class Activation(Handler):
     `_begin` and `on_message`; it ends the first with `_recovered`, the second with `_answer`, `_failed` or `_store`.
     """
 
-    __slots__ = (
-        "activated",
-        "answered",
-        "channel",
-        "client",
-        "close_as",
-        "command_id",
-        "due",
-        "entities",
-        "key",
-        "key_utf8",
-        "last_sequence",
-        "loads",
-        "log_id",
-        "method",
-        "payload",
-        "received",
-        "refusals",
-        "reply",
-        "sent",
-        "served",
-        "stash",
-        "state",
-        "stored_from",
-        "stream",
-        "touched",
-    )
-
     def __init__(self, entities: Entities, key: str) -> None:
         self.entities = entities
         self.key = key
@@ -342,7 +317,7 @@ class Activation(Handler):
 
     def _ready(self, now: float) -> None:
         """Idle: take the next waiting command, or wait for one."""
-        self.state = State.READY
+        self.state = READY
         self.touched = now
         if self.entities.user_function.crowded:
             self._make_room(now)
@@ -376,12 +351,19 @@ class Activation(Handler):
             self.stash = None
         return first
 
+    def on_command(self, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
+        """It goes to the user function at once or waits its turn."""
+        if self.state == READY:
+            self.on_ready_command(call, method, payload)
+        else:
+            self.on_early_command(call, method, payload)
+
     def on_ready_command(self, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
         self.entities.metrics.received_commands += 1
         self._send(call, method, payload, monotonic())
 
     def _send(self, call: ServerCall, method: EntityMethod, payload: bytes, received: float) -> None:
-        self.state = State.BUSY
+        self.state = BUSY
         self.client = call
         self.method = method
         self.payload = payload
@@ -415,11 +397,11 @@ class Activation(Handler):
 
     def _expected(self, call: Call, reply: Reply) -> bool:
         """Whether this answers the command in flight; otherwise it was dealt with. Raises WireError."""
-        if call is not self.stream or self.state >= State.CLOSING:
+        if call is not self.stream or self.state >= CLOSING:
             return False  # too late to matter
         if reply.side_effects or reply.forward is not None or reply.metadata is not None:
             check_parts(reply)
-        if self.state != State.BUSY or reply.kind != KIND_REPLY or reply.command_id != self.command_id:
+        if self.state != BUSY or reply.kind != KIND_REPLY or reply.command_id != self.command_id:
             self._odd_message(reply)
             return False
         return True
@@ -430,7 +412,7 @@ class Activation(Handler):
 
     def _store(self, reply: Reply, now: float) -> None:
         """The reply changes state: a subclass gives it to the journal after this, and `on_appended` follows."""
-        self.state = State.STORING
+        self.state = STORING
         self.reply = reply
         self.stored_from = now
 
@@ -724,15 +706,6 @@ class Activation(Handler):
 
 # The machine as a table: one column per state, one row per kind of event.
 _A = Activation
-ON_COMMAND: tuple[Callable[[Activation, ServerCall, EntityMethod, bytes], None], ...] = (
-    _A.on_early_command,  # OPENING
-    _A.on_early_command,  # REPLAYING
-    _A.on_ready_command,  # READY
-    _A.on_early_command,  # BUSY
-    _A.on_early_command,  # STORING
-    _A.on_early_command,  # CLOSING: for the next instance
-    _A.on_early_command,  # GONE: only within `_end`
-)
 ON_STREAM_END: tuple[Callable[[Activation, ClientCall, int, str], None], ...] = (
     _A.on_unready_stream_end,  # OPENING
     _A.on_unready_stream_end,  # REPLAYING

@@ -155,6 +155,9 @@ class Crdt(Activation):
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
+    def on_command(self, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
+        ON_COMMAND[self.state](self, call, method, payload)
+
     def on_ready_command(self, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
         entities = self.entities
         if self.stash or self.is_full:
@@ -647,7 +650,7 @@ class Crdt(Activation):
 #   time           no stream          silence, hold, idle  silence              reset
 _C = Crdt
 _Command = Callable[[Crdt, "ServerCall", "EntityMethod", bytes], None]
-ON_COMMAND: dict[State, _Command] = {
+ON_COMMAND: dict[int, _Command] = {
     State.OPENING: _C.on_early_command,
     State.READY: _C.on_ready_command,
     State.BUSY: _C.on_early_command,

@@ -9,10 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stateside._speedups.wire import CommandWriter, WireError
-from stateside.proto.status import Status
+from stateside._speedups.wire import CommandWriter
 from stateside.proxy.activation import Entities, EntityMethod
-from stateside.proxy.crdt import ON_COMMAND, Crdt
+from stateside.proxy.crdt import Crdt
 from stateside.proxy.crdt_calls import Command, StreamedCall
 
 if TYPE_CHECKING:
@@ -38,21 +37,6 @@ class CrdtMethod(EntityMethod):
             self.write = partial(
                 CommandWriter(entities.command_member, model.name, model.input_type_url).write, streamed=True
             )
-
-    def on_request(self, call: ServerCall, message: bytes) -> None:
-        try:
-            key = self._scan(message)
-        except WireError as error:
-            call.fail(Status.INVALID_ARGUMENT, f"{self.name}: malformed request: {error}")
-            return
-        instance = self._active.get(key)
-        if instance is None:
-            if not key:
-                call.fail(Status.INVALID_ARGUMENT, f"{self.name}: the entity key is empty")
-                return
-            self.entities.activate(key, call, self, message)
-        else:
-            ON_COMMAND[instance.state](instance, call, self, message)  # type: ignore[arg-type]
 
     # Of streams only: a unary command runs to its end, and its `context` is not ours.
 

@@ -27,8 +27,12 @@ EXTENSIONS = {
     "_speedups.log": ["lmdb"],
     "_speedups.ring": [],
     "_speedups.crdt": [],
+    "proxy.action": [],
     "proxy.activation": [],
     "proxy.eventsourced": [],
+    "proxy.userfunction": [],
+    "proxy.service_metrics": [],
+    "proxy.valueentity": [],
     "bench.native": [],
     "bench.generator": [],
 }
@@ -68,9 +72,25 @@ def extensions() -> list[Extension]:
     return found
 
 
+def compiled(modules: list[Extension], **directives: bool) -> list[Extension]:
+    return cythonize(
+        modules,
+        include_path=["build/include"],
+        build_dir="build/cython",
+        nthreads=0 if sys.platform == "win32" else 2,
+        language_level=3,
+        annotate=debug,
+        compiler_directives={"embedsignature": True, "warn.undeclared": False, "warn.unreachable": True} | directives,
+    )
+
+
 Options.warning_errors = True
 link_packages()
 debug = os.environ.get("STATESIDE_BUILD_DEBUG") == "1"
+found = extensions()
+# What is written in Python keeps the meaning that it has there.
+python = [each for each in found if each.sources[0].endswith(".py")]
+cython = [each for each in found if each not in python]
 setup(
     packages=[f"stateside.{name}" for name in PACKAGES] + ["cloudstate"],
     package_dir={f"stateside.{name}": name for name in PACKAGES} | {"cloudstate": "proto/cloudstate"},
@@ -78,22 +98,8 @@ setup(
         **{f"stateside.{name}": ["*.pyi", "*.pxd", "py.typed", "*.binpb"] for name in PACKAGES},
         "cloudstate": ["*.proto", "*.pyi"],
     },
-    ext_modules=cythonize(
-        extensions(),
-        include_path=["build/include"],
-        build_dir="build/cython",
-        nthreads=0 if sys.platform == "win32" else 2,
-        language_level=3,
-        annotate=debug,
-        compiler_directives={
-            "boundscheck": debug,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": debug,
-            "embedsignature": True,
-            "annotation_typing": False,
-            "warn.undeclared": False,
-            "warn.unreachable": True,
-        },
-    ),
+    ext_modules=[
+        *compiled(cython, boundscheck=debug, wraparound=False, cdivision=True, initializedcheck=debug),
+        *compiled(python, annotation_typing=False),
+    ],
 )

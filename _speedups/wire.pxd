@@ -33,7 +33,28 @@ cdef class CommandWriter:
         self, bytes entity_id, int64_t command_id, bytes payload, bytes metadata=*, bint streamed=*
     )
 
-cdef class StreamOut:
+cpdef enum:
+    KIND_NONE = 0
+    KIND_REPLY = 1
+    KIND_FAILURE = 2
+    KIND_STREAMED_MESSAGE = 3
+    KIND_CANCELLED_RESPONSE = 4
+
+cpdef enum:
+    ACTION_NONE = 0
+    ACTION_REPLY = 1
+    ACTION_FORWARD = 2
+    ACTION_FAILURE = 3
+
+cpdef enum:
+    STATE_NONE = 0
+    STATE_UPDATE = 1
+    STATE_DELETE = 2
+    STATE_INVALID = 3
+
+cdef class Outgoing:
+    # What the user function says on the stream of an entity, scanned. The fields of all entity types are here, and the
+    # subclasses have none of their own, so that they share one free list.
     cdef readonly int kind
     cdef readonly int64_t command_id
     cdef readonly int action
@@ -43,9 +64,20 @@ cdef class StreamOut:
     cdef readonly bytes forward
     cdef readonly str description
     cdef readonly bint restart
+    cdef readonly object side_effects
+    # event sourced
     cdef readonly object events
     cdef readonly bytes snapshot
-    cdef readonly object side_effects
+    # values and CRDTs
+    cdef readonly int state_action
+    cdef readonly bytes value
+    cdef readonly bytes update
+    cdef readonly int write_consistency
+    cdef readonly bint streamed
+    cdef readonly bint end_stream
+
+cdef class StreamOut(Outgoing):
+    pass
 
 cdef class StreamIn:
     cdef readonly int kind
@@ -62,36 +94,11 @@ cdef class StreamIn:
     cdef readonly bint streamed
     cdef readonly bytes metadata
 
-cdef class ValueOut:
-    cdef readonly int kind
-    cdef readonly int64_t command_id
-    cdef readonly int action
-    cdef readonly str type_url
-    cdef readonly bytes payload
-    cdef readonly bytes metadata
-    cdef readonly bytes forward
-    cdef readonly str description
-    cdef readonly bint restart
-    cdef readonly object side_effects
-    cdef readonly int state_action
-    cdef readonly bytes value
+cdef class ValueOut(Outgoing):
+    pass
 
-cdef class CrdtOut:
-    cdef readonly int kind
-    cdef readonly int64_t command_id
-    cdef readonly int action
-    cdef readonly str type_url
-    cdef readonly bytes payload
-    cdef readonly bytes metadata
-    cdef readonly bytes forward
-    cdef readonly str description
-    cdef readonly bint restart
-    cdef readonly object side_effects
-    cdef readonly bint streamed
-    cdef readonly bint end_stream
-    cdef readonly int state_action
-    cdef readonly bytes update
-    cdef readonly int write_consistency
+cdef class CrdtOut(Outgoing):
+    pass
 
 cdef class CrdtIn:
     cdef readonly int kind

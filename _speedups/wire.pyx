@@ -162,31 +162,26 @@ cdef enum:
     C_REPLY = 1
     C_FORWARD = 2
     C_FAILURE = 3  # as action
-    C_STREAM_FAILURE = 2  # as kind
     C_INIT = 1
     C_EVENT = 2
     C_COMMAND = 3
 
-KIND_NONE = C_NONE
-KIND_REPLY = C_REPLY
-KIND_FAILURE = C_STREAM_FAILURE
 
-ACTION_NONE = C_NONE
-ACTION_REPLY = C_REPLY
-ACTION_FORWARD = C_FORWARD
-ACTION_FAILURE = C_FAILURE
-
-
-@cython.final
 @cython.no_gc
 @cython.freelist(256)
-cdef class StreamOut:
+cdef class Outgoing:
     def __cinit__(self):
         self.type_url = ""
         self.payload = b""
         self.description = ""
         self.events = ()
         self.side_effects = ()
+
+
+@cython.final
+@cython.no_gc
+cdef class StreamOut(Outgoing):
+    pass
 
 
 cdef struct Parts:
@@ -218,7 +213,7 @@ cpdef StreamOut scan_event_sourced_out(bytes message):
             enter_kind(out, &parts, C_REPLY)
             scan_reply_out(&reader, &field, out, &parts)
         elif field.tag == LEN_2:
-            enter_kind(out, &parts, C_STREAM_FAILURE)
+            enter_kind(out, &parts, KIND_FAILURE)
             out.command_id = scan_failure(&reader, &field, &parts, out.command_id)
     hand_on(out, &parts)
     return out

@@ -3,15 +3,10 @@
 # them.
 
 cdef enum:
-    C_STREAMED_MESSAGE = 3  # as kind of what comes out
-    C_CANCELLED_RESPONSE = 4
     C_DELTA = 4  # as kind of what goes in
     C_DELETE = 5
     C_STREAM_CANCELLED = 6
     C_MAX_CONSISTENCY = 2
-
-KIND_STREAMED_MESSAGE = C_STREAMED_MESSAGE
-KIND_CANCELLED_RESPONSE = C_CANCELLED_RESPONSE
 
 IN_DELTA = C_DELTA
 IN_DELETE = C_DELETE
@@ -22,13 +17,8 @@ IN_STREAM_CANCELLED = C_STREAM_CANCELLED
 
 @cython.final
 @cython.no_gc
-@cython.freelist(256)
-cdef class CrdtOut:
-    def __cinit__(self):
-        self.type_url = ""
-        self.payload = b""
-        self.description = ""
-        self.side_effects = ()
+cdef class CrdtOut(Outgoing):
+    pass
 
 
 cpdef CrdtOut scan_crdt_out(bytes message):
@@ -45,13 +35,13 @@ cpdef CrdtOut scan_crdt_out(bytes message):
             enter_crdt_kind(out, &parts, C_REPLY)
             scan_crdt_reply(&reader, &field, out, &parts)
         elif field.tag == LEN_2:
-            enter_crdt_kind(out, &parts, C_STREAMED_MESSAGE)
+            enter_crdt_kind(out, &parts, KIND_STREAMED_MESSAGE)
             scan_streamed_message(&reader, &field, out, &parts)
         elif field.tag == LEN_3:
-            enter_crdt_kind(out, &parts, C_CANCELLED_RESPONSE)
+            enter_crdt_kind(out, &parts, KIND_CANCELLED_RESPONSE)
             scan_cancelled_response(&reader, &field, out)
         elif field.tag == LEN_4:
-            enter_crdt_kind(out, &parts, C_STREAM_FAILURE)
+            enter_crdt_kind(out, &parts, KIND_FAILURE)
             out.command_id = scan_failure(&reader, &field, &parts, out.command_id)
     hand_on(out, &parts)
     return out
@@ -67,7 +57,7 @@ cdef inline void enter_crdt_kind(CrdtOut out, Parts* parts, int kind) noexcept:
         out.side_effects = ()
         out.streamed = False
         out.end_stream = False
-        out.state_action = C_STATE_NONE
+        out.state_action = STATE_NONE
         out.update = None
         out.write_consistency = 0
     out.kind = kind
@@ -129,16 +119,16 @@ cdef int scan_crdt_state_action(Reader* reader, Field* action, CrdtOut out) exce
     cdef const uint8_t* p = action.data
     cdef const uint8_t* end = p + action.size
     cdef int32_t level
-    if out.state_action == C_STATE_NONE:
-        out.state_action = C_STATE_INVALID
+    if out.state_action == STATE_NONE:
+        out.state_action = STATE_INVALID
     while p < end:
         p = next_field(reader, p, end, &field, b"CrdtStateAction")
         if field.tag == LEN_1:
             out.update = merged(out.update, &field)
-            out.state_action = C_STATE_UPDATE
+            out.state_action = STATE_UPDATE
         elif field.tag == LEN_2:
             scan_crdt_delete(reader, &field)
-            out.state_action = C_STATE_DELETE
+            out.state_action = STATE_DELETE
             out.update = None
         elif field.tag == INT_3:
             level = <int32_t>field.value
@@ -338,7 +328,7 @@ def write_crdt_reply(
     bytes forward=None,
     str description not None="",
     side_effects=(),
-    int state_action=C_STATE_NONE,
+    int state_action=STATE_NONE,
     bytes update=None,
     int write_consistency=0,
     bint streamed=False,
@@ -386,7 +376,7 @@ def write_crdt_cancelled_response(
     int64_t command_id,
     *,
     side_effects=(),
-    int state_action=C_STATE_NONE,
+    int state_action=STATE_NONE,
     bytes update=None,
     int write_consistency=0,
 ):
@@ -413,11 +403,11 @@ cdef Py_ssize_t crdt_state_action_size(int state_action, bytes update, int write
     """Of the field; ValueError for what would not be a state action."""
     if not 0 <= write_consistency <= C_MAX_CONSISTENCY:
         raise ValueError(f"{write_consistency} is not a write consistency")
-    if not C_STATE_NONE <= state_action <= C_STATE_DELETE:
+    if not STATE_NONE <= state_action <= STATE_DELETE:
         raise ValueError(f"{state_action} is not a state action that can be written")
-    if (update is not None) != (state_action == C_STATE_UPDATE):
+    if (update is not None) != (state_action == STATE_UPDATE):
         raise ValueError("an update goes with STATE_UPDATE, and only with it")
-    if state_action == C_STATE_NONE:
+    if state_action == STATE_NONE:
         return 0
     return field_size(field_size(PyBytes_GET_SIZE(update) if update is not None else 0) + int64_size(write_consistency))
 
@@ -426,7 +416,7 @@ cdef inline uint8_t* put_crdt_state_action(
     uint8_t* p, uint8_t number, int state_action, bytes update, int write_consistency
 ) noexcept:
     """Update and delete have the numbers of STATE_UPDATE and STATE_DELETE; the latter is empty."""
-    if state_action == C_STATE_NONE:
+    if state_action == STATE_NONE:
         return p
     cdef bytes member = update if update is not None else b""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(member)

@@ -1,29 +1,13 @@
 # Part of wire.pyx: the messages of cloudstate.valueentity. They differ from those of event sourced entities in the state
 # that Init carries and in the state action of a reply; commands, client actions and failures are the same.
 
-cdef enum:
-    C_STATE_NONE = 0
-    C_STATE_UPDATE = 1
-    C_STATE_DELETE = 2
-    C_STATE_INVALID = 3
-
-STATE_NONE = C_STATE_NONE
-STATE_UPDATE = C_STATE_UPDATE
-STATE_DELETE = C_STATE_DELETE
-STATE_INVALID = C_STATE_INVALID
-
 
 # --- user function to proxy, scanned ---------------------------------------------------------------------------------
 
 @cython.final
 @cython.no_gc
-@cython.freelist(256)
-cdef class ValueOut:
-    def __cinit__(self):
-        self.type_url = ""
-        self.payload = b""
-        self.description = ""
-        self.side_effects = ()
+cdef class ValueOut(Outgoing):
+    pass
 
 
 cpdef ValueOut scan_value_out(bytes message):
@@ -40,7 +24,7 @@ cpdef ValueOut scan_value_out(bytes message):
             enter_value_kind(out, &parts, C_REPLY)
             scan_value_reply(&reader, &field, out, &parts)
         elif field.tag == LEN_2:
-            enter_value_kind(out, &parts, C_STREAM_FAILURE)
+            enter_value_kind(out, &parts, KIND_FAILURE)
             out.command_id = scan_failure(&reader, &field, &parts, out.command_id)
     hand_on(out, &parts)
     return out
@@ -54,7 +38,7 @@ cdef inline void enter_value_kind(ValueOut out, Parts* parts, int kind) noexcept
         enter_action(out, parts, C_NONE)
         out.command_id = 0
         out.side_effects = ()
-        out.state_action = C_STATE_NONE
+        out.state_action = STATE_NONE
         out.value = None
     out.kind = kind
 
@@ -80,16 +64,16 @@ cdef int scan_state_action(Reader* reader, Field* action, ValueOut out) except -
     cdef Field field
     cdef const uint8_t* p = action.data
     cdef const uint8_t* end = p + action.size
-    if out.state_action == C_STATE_NONE:
-        out.state_action = C_STATE_INVALID
+    if out.state_action == STATE_NONE:
+        out.state_action = STATE_INVALID
     while p < end:
         p = next_field(reader, p, end, &field, b"ValueEntityAction")
         if field.tag == LEN_1:
             scan_update(reader, &field, out)
-            out.state_action = C_STATE_UPDATE if out.value is not None else C_STATE_INVALID
+            out.state_action = STATE_UPDATE if out.value is not None else STATE_INVALID
         elif field.tag == LEN_2:
             scan_delete(reader, &field)
-            out.state_action = C_STATE_DELETE
+            out.state_action = STATE_DELETE
             out.value = None
     return 0
 
@@ -159,7 +143,7 @@ def write_value_reply(
     *,
     bytes metadata=None,
     side_effects=(),
-    int state_action=C_STATE_NONE,
+    int state_action=STATE_NONE,
     bytes value=None,
 ):
     cdef Text url = utf8(type_url)
@@ -179,7 +163,7 @@ def write_value_forward(
     bytes forward not None,
     *,
     side_effects=(),
-    int state_action=C_STATE_NONE,
+    int state_action=STATE_NONE,
     bytes value=None,
 ):
     cdef Shape shape
@@ -195,18 +179,18 @@ def write_value_forward(
 
 cdef Py_ssize_t state_action_size(int state_action, bytes value) except -1:
     """Of the field; ValueError for what would not be a state action."""
-    if not C_STATE_NONE <= state_action <= C_STATE_DELETE:
+    if not STATE_NONE <= state_action <= STATE_DELETE:
         raise ValueError(f"{state_action} is not a state action that can be written")
-    if (value is not None) != (state_action == C_STATE_UPDATE):
+    if (value is not None) != (state_action == STATE_UPDATE):
         raise ValueError("a value goes with STATE_UPDATE, and only with it")
-    if state_action == C_STATE_NONE:
+    if state_action == STATE_NONE:
         return 0
     return field_size(field_size(optional_size(value)))
 
 
 cdef inline uint8_t* put_state_action(uint8_t* p, int state_action, bytes value) noexcept:
     """Update and delete have the numbers of STATE_UPDATE and STATE_DELETE; the latter is empty."""
-    if state_action == C_STATE_NONE:
+    if state_action == STATE_NONE:
         return p
     cdef Py_ssize_t size = optional_size(value)
     p = put_length(p, 4, field_size(size))

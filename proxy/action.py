@@ -23,20 +23,19 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from math import inf
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from stateside._speedups.h2 import ClientCall, Handler, ServerCall
-from stateside._speedups.wire import (
+from cython.cimports.stateside._speedups.clock import monotonic
+from cython.cimports.stateside._speedups.wire import (
     ACTION_FAILURE,
     ACTION_FORWARD,
     ACTION_REPLY,
-    ActionOut,
-    ActionWriter,
-    WireError,
     metadata_of_headers,
     scan_action_out,
 )
+
+from stateside._speedups.h2 import ClientCall, Handler, ServerCall
+from stateside._speedups.wire import ActionOut, ActionWriter, WireError
 from stateside.proto import action
 from stateside.proto.status import Status
 from stateside.proxy import logs
@@ -47,8 +46,8 @@ if TYPE_CHECKING:
     from stateside._speedups.h2 import Call, Channel
     from stateside.proxy.config import Settings
     from stateside.proxy.effects import Client, Reply
-    from stateside.proxy.metrics import ActionMetrics
     from stateside.proxy.router import Router
+    from stateside.proxy.service_metrics import ActionMetrics
     from stateside.proxy.spec import EntityModel, MethodModel
     from stateside.proxy.timers import Timers
     from stateside.proxy.userfunction import UserFunction
@@ -68,19 +67,6 @@ log = logs.get(__name__)
 class ActionMethod(Handler):
     """One method of an action, as the transport calls it. What belongs to a call stands in its `context`."""
 
-    __slots__ = (
-        "_machine",
-        "actions",
-        "command",
-        "message",
-        "model",
-        "name",
-        "opening",
-        "output_type_url",
-        "path",
-        "takes_clients",
-    )
-
     def __init__(self, actions: Actions, model: MethodModel) -> None:
         self.unary = not model.client_streaming
         self.wants_headers = True
@@ -90,25 +76,24 @@ class ActionMethod(Handler):
         self.output_type_url = model.output_type_url
         self.takes_clients = False
         self.path = PATHS[model.client_streaming, model.server_streaming]
-        writer = ActionWriter(actions.model.service_name, model.name, model.input_type_url)
-        self.command, self.opening, self.message = writer.command, writer.opening, writer.message
+        self.writer = ActionWriter(actions.model.service_name, model.name, model.input_type_url)
         self._machine = ReplyStream if model.server_streaming else SingleReply
 
     def on_request(self, call: ServerCall, message: bytes) -> None:
         """The one message of a unary or streamed-out call."""
-        self._machine(self, call, True).begin(self.command(message, metadata_of_headers(call.headers)))
+        self._machine(self, call, True).begin(self.writer.command(message, metadata_of_headers(call.headers)))
 
     def on_open(self, call: ServerCall) -> None:
         """A streamed-in or duplex call: the user function hears of it at once (spec core 16 #10)."""
-        self._machine(self, call, False).begin(self.opening(metadata_of_headers(call.headers)))
+        self._machine(self, call, False).begin(self.writer.opening(metadata_of_headers(call.headers)))
 
     def take(self, client: Client, payload: bytes, metadata: bytes | None) -> None:
         """A side effect, a forward or an HTTP request: one message, whatever the kind of method."""
         machine = self._machine(self, client, True)
         if self.unary:
-            machine.begin(self.command(payload, metadata))
+            machine.begin(self.writer.command(payload, metadata))
         else:
-            machine.begin(self.opening(metadata), self.message(payload))
+            machine.begin(self.writer.opening(metadata), self.writer.message(payload))
 
     def take_event(self, client: StandIn, type_url: str, payload: bytes, metadata: bytes | None) -> None:
         """An event of a log, as the Any that was stored. Its metadata belongs to the message, not to the call."""
@@ -120,7 +105,7 @@ class ActionMethod(Handler):
         else:
             message = action.ActionCommand(payload={"type_url": type_url, "value": payload})
             message.metadata.ParseFromString(metadata or b"")
-            machine.begin(self.opening(None), message.SerializeToString())
+            machine.begin(self.writer.opening(None), message.SerializeToString())
 
     def on_message(self, call: Call, message: bytes) -> None:
         if call.context is not None:
@@ -208,19 +193,6 @@ class ActionCall(Handler):
     that was sent, because so far the call may be begun anew on another connection.
     """
 
-    __slots__ = (
-        "actions",
-        "channel",
-        "client",
-        "deadline",
-        "first",
-        "given",
-        "half_closed",
-        "method",
-        "refusals",
-        "stream",
-    )
-
     def __init__(self, method: ActionMethod, client: Client, half_closed: bool) -> None:
         self.method = method
         self.actions = method.actions
@@ -277,7 +249,7 @@ class ActionCall(Handler):
         self.first = ()
         self.actions.metrics.messages_in += 1
         stream = self.stream
-        if stream is not None and not stream.send(self.method.message(message)):
+        if stream is not None and not stream.send(self.method.writer.message(message)):
             self.client.pause()  # type: ignore[union-attr]
 
     def on_client_half_close(self) -> None:
@@ -336,7 +308,7 @@ class ActionCall(Handler):
         """None after the call has ended over a malformed message."""
         self.actions.metrics.messages_out += 1
         try:
-            reply = scan_action_out(message)
+            reply: ActionOut = scan_action_out(message)
             if reply.side_effects or reply.forward is not None or reply.metadata is not None:
                 check_parts(reply)
             return reply
@@ -377,8 +349,6 @@ class ActionCall(Handler):
 
 class SingleReply(ActionCall):
     """Unary and streamed-in calls: one answer, given when the user function's call has ended well."""
-
-    __slots__ = ("reply",)
 
     def __init__(self, method: ActionMethod, client: Client, half_closed: bool) -> None:
         ActionCall.__init__(self, method, client, half_closed)
@@ -423,8 +393,6 @@ class ReplyStream(ActionCall):
     One item at a time: the user function's call is paused while the effects of one, or the target it was forwarded to,
     are not done. What the user function ended with meanwhile waits in `outcome`.
     """
-
-    __slots__ = ("expected_type", "forwarded", "is_full", "item_is_open", "outcome")
 
     def __init__(self, method: ActionMethod, client: Client, half_closed: bool) -> None:
         ActionCall.__init__(self, method, client, half_closed)

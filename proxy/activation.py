@@ -17,19 +17,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
-from time import monotonic
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, cast
+
+from cython.cimports.stateside._speedups.clock import monotonic
+from cython.cimports.stateside._speedups.wire import ACTION_FORWARD, ACTION_REPLY, KIND_FAILURE, KIND_REPLY
 
 from stateside._speedups.h2 import ClientCall, Handler, ServerCall
-from stateside._speedups.wire import (
-    ACTION_FORWARD,
-    ACTION_REPLY,
-    KIND_FAILURE,
-    KIND_REPLY,
-    CommandWriter,
-    KeyScanner,
-    WireError,
-)
+from stateside._speedups.wire import CommandWriter, KeyScanner, WireError
 from stateside.journal.contract import (
     Corrupt,
     Full,
@@ -49,8 +43,8 @@ if TYPE_CHECKING:
     from stateside._speedups.h2 import Call, Channel
     from stateside._speedups.wire import StreamOut, ValueOut
     from stateside.proxy.config import Settings
-    from stateside.proxy.metrics import EntityMetrics
     from stateside.proxy.router import Router
+    from stateside.proxy.service_metrics import EntityMetrics
     from stateside.proxy.spec import EntityModel, MethodModel
     from stateside.proxy.timers import Timers
     from stateside.proxy.userfunction import UserFunction
@@ -85,9 +79,7 @@ class Close(IntEnum):
 
 
 # The states on the way of every command as plain numbers, because the members of an enumeration are looked up slowly.
-READY, BUSY, STORING, CLOSING = (
-    int(each) for each in (State.READY, State.BUSY, State.STORING, State.CLOSING)
-)
+READY, BUSY, STORING, CLOSING = (int(each) for each in (State.READY, State.BUSY, State.STORING, State.CLOSING))
 
 # gRPC status of an append or a read that the journal refused.
 JOURNAL_STATUS: dict[type[JournalError], Status] = {
@@ -111,7 +103,8 @@ class EntityMethod(Handler):
         self.model = model
         self.name = f"{entities.model.service_name}.{model.name}"
         self.output_type_url = model.output_type_url
-        self.write = CommandWriter(entities.command_member, model.name, model.input_type_url).write
+        self.streamed = False
+        self._writer = CommandWriter(entities.command_member, model.name, model.input_type_url)
         self._scanner = KeyScanner(model.key_fields, model.enums)
         self._active = entities.active
 
@@ -129,6 +122,10 @@ class EntityMethod(Handler):
             self.entities.activate(key, call, self, message)
         else:
             activation.on_command(call, self, message)
+
+    def write(self, key: bytes, command_id: int, payload: bytes) -> bytes:
+        """The command as the user function gets it."""
+        return self._writer.write(key, command_id, payload, None, self.streamed)
 
 
 class NotingMethod(EntityMethod):
@@ -148,15 +145,14 @@ class Entities:
     Bounded by `max_entities` instances over the process and `stash_depth` commands waiting at each instance.
     """
 
-    stream_path: ClassVar[bytes]
-    """gRPC path of the user function that serves an instance."""
-    command_member: ClassVar[int]
-    """Field number of `command` in the stream-in message."""
-    noun: ClassVar[str]
-    """What clients read: `Unexpected <noun> reply`."""
-    unknown_message: ClassVar[str] = "message"
-    """What they read when the user function sent neither reply nor failure."""
-    instance: ClassVar[type[Activation]]
+    # What a subclass says of its entity type: the gRPC path of the user function that serves an instance, the field
+    # number of `command` in the stream-in message, what clients read (`Unexpected <noun> reply`), what they read when
+    # the user function sent neither reply nor failure, and the class of instances.
+    stream_path = b""
+    command_member = 0
+    noun = "entity"
+    unknown_message = "message"
+    instance = cast("type[Activation]", None)
 
     def __init__(
         self,
@@ -238,7 +234,7 @@ class Activation(Handler):
         self.key_utf8 = key.encode()
         self.log_id = f"{entities.model.persistence_id}|{key}"
         self.stash: deque[Stashed] | None = None  # made when needed: most instances never need one
-        self.state = State.GONE
+        self.state: int = State.GONE
         self.due = 0.0  # owned by Timers
         self.channel: Channel | None = None  # owned by UserFunction
         self.refusals = 0

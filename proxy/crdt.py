@@ -164,7 +164,7 @@ class Crdt(Activation):
             self.on_early_command(call, method, payload)
         elif len(self.pending) >= entities.max_in_flight:
             self._refuse(call, f"{entities.max_in_flight} commands (crdt_max_in_flight) are with the user function")
-        elif method.streams and len(self.streams) >= entities.max_streams:  # type: ignore[attr-defined]
+        elif method.streamed and len(self.streams) >= entities.max_streams:
             self._refuse(call, f"{entities.max_streams} streamed calls (crdt_max_streams) are open")
         else:
             entities.metrics.received_commands += 1
@@ -582,7 +582,7 @@ class Crdt(Activation):
     def _due(self) -> float:
         """The next moment that matters; `inf` when none is known."""
         if self.state == State.OPENING or self.state == State.CLOSING:
-            return self.touched + self._timeout()
+            return float(self.touched + self._timeout())
         moments = [inf]
         for command in self.pending.values():
             moments.append(command.sent + self.entities.relay_timeout)
@@ -664,12 +664,12 @@ ON_MESSAGE: tuple[Callable[[Crdt, CrdtOut], None], ...] = (
     _C.on_streamed_message,  # KIND_STREAMED_MESSAGE
     _C.on_cancelled_response,  # KIND_CANCELLED_RESPONSE
 )
-ON_STREAM_END: dict[State, Callable[[Crdt, ClientCall, int, str], None]] = {
+ON_STREAM_END: dict[int, Callable[[Crdt, ClientCall, int, str], None]] = {
     State.READY: _C.on_live_stream_end,
     State.BUSY: _C.on_live_stream_end,
     State.CLOSING: _C.on_closing_stream_end,
 }
-ON_TIME: dict[State, Callable[[Crdt, float], None]] = {
+ON_TIME: dict[int, Callable[[Crdt, float], None]] = {
     State.OPENING: _C.on_opening_time,
     State.READY: _C.on_live_time,
     State.BUSY: _C.on_live_time,

@@ -6,10 +6,8 @@ On the way of a command this file stands between the transport and the instance 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from stateside._speedups.wire import CommandWriter
 from stateside.proxy.activation import Entities, EntityMethod
 from stateside.proxy.crdt import Crdt
 from stateside.proxy.crdt_calls import Command, StreamedCall
@@ -25,27 +23,24 @@ if TYPE_CHECKING:
 class CrdtMethod(EntityMethod):
     """One method of a CRDT entity's service: unary, or with a stream of replies."""
 
-    __slots__ = ("make", "streams")
+    __slots__ = ("make",)
 
     def __init__(self, entities: Crdts, model: MethodModel) -> None:
         EntityMethod.__init__(self, entities, model)
-        self.streams = model.server_streaming
+        self.streamed = model.server_streaming
         self.make: type[Command] = Command
-        if self.streams:
+        if self.streamed:
             self.make = StreamedCall
             self.takes_clients = False
-            self.write = partial(
-                CommandWriter(entities.command_member, model.name, model.input_type_url).write, streamed=True
-            )
 
     # Of streams only: a unary command runs to its end, and its `context` is not ours.
 
     def on_drain(self, call: Call) -> None:
-        if self.streams and call.context is not None:
+        if self.streamed and call.context is not None:
             call.context.on_client_drain()
 
     def on_cancel(self, call: ServerCall, status: int) -> None:
-        if self.streams and call.context is not None:
+        if self.streamed and call.context is not None:
             call.context.on_client_cancel(status)
 
 

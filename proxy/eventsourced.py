@@ -6,17 +6,12 @@ control. A reply may carry events and a snapshot: they are appended in one step 
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from stateside._speedups.wire import (
-    ACTION_FAILURE,
-    StreamOut,
-    WireError,
-    frame_events,
-    scan_event_sourced_out,
-    write_init,
-)
+from cython.cimports.stateside._speedups.clock import monotonic
+from cython.cimports.stateside._speedups.wire import ACTION_FAILURE, StreamOut, scan_event_sourced_out
+
+from stateside._speedups.wire import WireError, frame_events, write_init
 from stateside.proxy.activation import Activation, Entities, State
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stateside._speedups.h2 import CALL_SECONDS
-from stateside.proxy.metrics import FINE_SECONDS, cumulative
+from stateside.proxy.observations import FINE_SECONDS, cumulative
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from stateside.proxy import logs
-from stateside.proxy.metrics import FINE_SECONDS, Histogram
+from stateside.proxy.observations import FINE_SECONDS, Histogram
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Server

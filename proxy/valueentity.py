@@ -6,18 +6,18 @@ client hears of anything. The journal numbers the states of an entity, so a seco
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from stateside._speedups.wire import (
+from cython.cimports.stateside._speedups.clock import monotonic
+from cython.cimports.stateside._speedups.wire import (
     ACTION_FAILURE,
     STATE_INVALID,
     STATE_NONE,
     ValueOut,
-    WireError,
     scan_value_out,
-    write_value_init,
 )
+
+from stateside._speedups.wire import WireError, write_value_init
 from stateside.proxy.activation import Activation, Entities
 
 if TYPE_CHECKING:

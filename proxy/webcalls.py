@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stateside._speedups.h2 import CALL_SECONDS
 from stateside.proxy.exchange import Carrier, Later, Request, Response, Route, Tunnel, text
-from stateside.proxy.metrics import Histogram
+from stateside.proxy.observations import Histogram
 
 if TYPE_CHECKING:
     from stateside._speedups.h2 import Server

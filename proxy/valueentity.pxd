@@ -1,0 +1,9 @@
+"""Shape of valueentity.py for the compiler."""
+
+from stateside._speedups.wire cimport Outgoing
+from stateside.proxy.activation cimport Activation
+
+
+cdef class Value(Activation):
+    cpdef object on_message(self, object call, bytes message)
+    cpdef object _stored(self, Outgoing reply)

@@ -1,5 +1,5 @@
-"""Moving shards between workers' environments: nothing is lost or doubled, whatever moves follow one another and wherever
-a crash ends one, and no consumer sees an event again or misses one."""
+"""Moving shards between workers' environments: nothing is lost or doubled, whatever moves follow one another and
+wherever a crash ends one, and no consumer sees an event again or misses one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stateside.journal import environment, layout_file, reshard
-from stateside.journal.contract import Durability, Head, JournalError
+from stateside.journal.contract import Durability, Head
 from stateside.journal.environment import environment_of
 from stateside.journal.layout import JournalFolder
-from stateside.journal.layout_file import LAYOUT_FILE, read_layout
+from stateside.journal.layout_file import read_layout
 from stateside.journal.lmdb import LmdbJournal, LmdbSettings
 from stateside.journal.offsets import Position
 from stateside.journal.reader import StoredJournal

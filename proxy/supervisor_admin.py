@@ -90,7 +90,7 @@ class SupervisorAdmin(AdminPorts):
             return {"process": "the proxy is stopping"}
         reasons = {DRAIN: DRAINING} if self._is_drained else {}
         if not supervisor.workers:
-            reasons["journal"] = supervisor.folder.progress
+            reasons["journal"] = supervisor.folder.doing or "the proxy is starting"
         for child, answer, silent in await self._ask_all(supervisor.required, "GET", "/ready?verbose"):
             if silent:
                 reasons[child.name] = f"{child.name}: {silent}"

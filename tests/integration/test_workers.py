@@ -34,6 +34,7 @@ from .workers import (
 )
 
 SETTINGS = {"workers": "2", "journal": "memory:", "access_log": "json", "access_log_keys": "true"}
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 NAMES = ["worker-0", "worker-1"]
 
 
@@ -85,6 +86,15 @@ async def test_a_scraper_may_ask_all_for_some_names_only(world: World) -> None:
     _, text = await world.proxy.admin("/metrics?name[]=stateside_connections&name[]=stateside_workers")
     lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
     assert lines == ['stateside_connections{worker="0"}', 'stateside_connections{worker="1"}', "stateside_workers"]
+
+
+async def test_the_documentation_has_the_series_of_the_supervisor(world: World) -> None:
+    values = await series(world.proxy)
+    own = {name for name, labels in values if name.startswith("stateside_worker") or "worker" not in dict(labels)}
+    own |= {name for name, labels in values if ("worker", "supervisor") in labels}
+    documented = DOCS.read_text()
+    assert [name for name in sorted(own) if f"`{name}`" not in documented] == []
+    assert own > {"stateside_workers", "stateside_worker_restarts_total", "stateside_journal_moved_entities"}
 
 
 async def test_a_drain_reaches_all_workers(world: World) -> None:

@@ -115,7 +115,7 @@ class Supervisor:
         def child(name: str, index: int, module: str) -> Child:
             place = Place(name, index, settings.workers, str(run.path), port, self.folder.replica)
             made = Child(place, module, environment, settings.worker_timeout, (run.lock,))
-            made.on_news = self._on_news
+            made.on_up, made.on_ready = self.admin.bring_up_to_date, self._on_ready
             return made
 
         self.workers = [child(worker_name(index), index, WORKER_MODULE) for index in range(settings.workers)]
@@ -137,9 +137,7 @@ class Supervisor:
             self.stop(code)
         return code
 
-    def _on_news(self, child: Child) -> None:
-        if child.answered:
-            self.admin.bring_up_to_date(child)
+    def _on_ready(self, child: Child) -> None:
         if self._port is not None and not self.has_served and all(worker.ready for worker in self.workers):
             self.has_served = True
             log.info("ready", port=self._port.number, seconds=round(monotonic() - self.started, 3))

@@ -276,6 +276,39 @@ def run_folder(pid: int) -> Path:
     return Path(json.loads(place)["run"])
 
 
+# --- the journal's folder --------------------------------------------------------------------------------------------
+
+
+async def test_entities_move_to_their_workers_when_their_number_changes(tmp_path: Path) -> None:
+    async with World(tmp_path, workers="2") as world, AsyncExitStack() as stack:
+        keys = [key_of(worker) for worker in (0, 1) for _ in range(3)]
+        clients = [await client_of(world, worker, stack) for worker in (0, 1)]
+        for number, key in enumerate(keys):
+            assert await clients[number // 3].ask(key, emit(f"of {key}")) == ok(f"of {key}")
+        assert await world.proxy.terminate() == 0
+        world.proxy.settings["workers"] = "1"
+        await world.proxy.start()
+        moves = [json.loads(line) for line in world.proxy.log.splitlines() if "entities are moved from 2 to 1" in line]
+        assert moves and moves[-1]["entities"] == moves[-1]["of_entities"] >= 3
+        await world.client.close()
+        world.client = Client(world.proxy.port)
+        for key in keys:
+            assert await world.client.ask(key) == ok(f"of {key}")
+        assert await world.proxy.terminate() == 0
+        world.proxy.settings["workers"] = "2"
+        await world.proxy.start()
+        assert await figure(world.proxy, "stateside_journal_moved_entities") >= 3
+        client = await client_of(world, 1, stack)
+        assert await client.ask(keys[-1], emit("!")) == ok(f"of {keys[-1]}!")
+
+
+async def test_a_journal_made_for_another_number_of_shards(tmp_path: Path) -> None:
+    async with World(tmp_path, workers="2") as world:
+        assert await world.proxy.terminate() == 0
+    line = await refused(tmp_path, number_of_shards="512")
+    assert line.startswith(f"stateside: journal {tmp_path / 'journal'}: it was made for 1024 shards, not 512")
+
+
 # --- what cannot be started ------------------------------------------------------------------------------------------
 
 

@@ -224,7 +224,7 @@ def small_batches(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 1 << 32),
     numbers=st.lists(st.integers(1, 5), min_size=2, max_size=4),
@@ -248,7 +248,7 @@ def test_moves_lose_nothing_and_double_nothing_whatever_crashes(tmp_path_factory
     world.finish_consumers()
 
 
-@pytest.mark.parametrize(("before", "wanted", "then"), [(2, 3, 3), (2, 3, 2), (3, 1, 1), (3, 1, 3), (2, 3, 4)])
+@pytest.mark.parametrize(("before", "wanted", "then"), [(2, 3, 3), (2, 3, 2), (3, 1, 1), (3, 1, 3)])
 def test_a_crash_at_any_step_of_a_move_is_made_good_by_the_next_start(tmp_path, before, wanted, then):
     step = 0
     crashed = True

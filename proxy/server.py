@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -22,7 +21,7 @@ import uvloop
 
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
-from stateside.journal.contract import Durability, Journal, JournalError
+from stateside.journal.contract import Durability, Journal, JournalError, StaleEpoch
 from stateside.proxy import figures, http1, http2, logs, reflection
 from stateside.proxy.accesslog import AccessLogWriter
 from stateside.proxy.action import Actions
@@ -38,9 +37,12 @@ from stateside.proxy.grpc_web import GrpcWeb
 from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
 from stateside.proxy.http_route import HttpRoute
+from stateside.proxy.journal_folder import Stopped, WorkersFolder, claim, worker_journal
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.overload import Overload
+from stateside.proxy.place import ALONE, Place, from_environment
 from stateside.proxy.readiness import Readiness
+from stateside.proxy.relay import Relay
 from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, CRDT, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
@@ -49,12 +51,10 @@ from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
 from stateside.proxy.webcalls import WebCalls
+from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_LOST, EXIT_OK, complain, serving
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
-EXIT_OK = 0
-EXIT_CONFIG = 2
-EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
 
 # entity type -> what keeps its instances
 ENTITIES: dict[str, type[Entities]] = {
@@ -68,15 +68,17 @@ log = logs.get(__name__)
 
 def main(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
-    logs.configure(settings)
-    return uvloop.run(Proxy(settings).run())
+    place = from_environment()
+    logs.configure(settings, "" if place.is_alone else place.label)
+    return uvloop.run(Proxy(settings, place).run())
 
 
 class Proxy:
-    """One sidecar."""
+    """One sidecar, or one worker of one (proxy/place.py)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place = ALONE) -> None:
         self.settings = settings
+        self.place = place
         self.started = monotonic()
         self.exit_code = EXIT_OK
         self.port = 0
@@ -84,13 +86,14 @@ class Proxy:
         self.replication: Replication | None = None  # until a CRDT entity needs it
         self.readiness = Readiness()
         self.metrics = Metrics()
+        self.folder = WorkersFolder(settings)
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
         try:
             await self._build()
         except (ConfigError, OSError) as error:
-            print(f"stateside: {error}", file=sys.stderr)
+            complain(self.place, error)
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
         watch = asyncio.create_task(self._watch_journal())
@@ -108,6 +111,7 @@ class Proxy:
         """Begin the drain."""
         self.exit_code = self.exit_code or exit_code
         self.readiness.block("process", "the proxy is stopping")
+        self.folder.stop()
         self._stop.set()
 
     # --- start -------------------------------------------------------------------------------------------------------
@@ -123,6 +127,7 @@ class Proxy:
         self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
         self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
+        self.relay = Relay(self.place, settings, self.router, self.metrics)
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
@@ -139,11 +144,11 @@ class Proxy:
         self.web_calls.server = self.server
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
-        self.admin = AdminServer(settings, self.readiness, self.metrics)
-        await self.admin.start()
+        self.admin = AdminServer(settings, self.readiness, self.metrics, self.place)
         if self.tls.watch:
             loop.add_signal_handler(signal.SIGHUP, self.tls.watch.renew)
             self.tls.watch.start()
+        await self.admin.start()
         self.overload = Overload(settings, loop, self.server, self.timers)
         self.overload.start()
         self._open_access_log()
@@ -234,6 +239,7 @@ class Proxy:
         self.http_json.update(model)
         self.router.add(reflection.handlers(model))
         self.server.forget()
+        await self.relay.update()
         self.health.set_services(model.service_names)
         log.info("user function discovered", services=model.service_names)
         if not self.port:
@@ -245,13 +251,17 @@ class Proxy:
         """False: it cannot be opened, and the proxy stops."""
         settings = self.settings
         try:
-            journal = open_journal(
-                settings.journal, Durability(settings.durability), self._on_broken, **journal_bounds(settings)
-            )
+            url = worker_journal(settings.journal, self.place)
+            journal = open_journal(url, Durability(settings.durability), self._on_broken, **journal_bounds(settings))
+            if self.place.is_alone:
+                await self.folder.open()
             await journal.open()
+            await claim(journal, settings, self.place)
         except (JournalError, OSError) as error:
-            print(f"stateside: {error}", file=sys.stderr)
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
+            return False
+        except Stopped:
             return False
         self.journal = journal
         return True
@@ -263,7 +273,7 @@ class Proxy:
         try:
             await replication.start()
         except (JournalError, OSError) as error:
-            print(f"stateside: {error}", file=sys.stderr)
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
             return False
         replication.offer_metrics(self.metrics)
@@ -273,43 +283,53 @@ class Proxy:
 
     async def _listen(self) -> None:
         settings = self.settings
+        shared = not self.place.is_alone
+        port = self.place.http_port if shared else settings.http_port
         try:
-            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port, ssl=self.tls.clients)
+            self.port = await self.server.listen_tcp(
+                settings.http_interface, port, reuse_port=shared, ssl=self.tls.clients
+            )
         except OSError as error:
             place = f"http_port = {settings.http_port}: cannot listen on {settings.http_interface}"
-            print(f"stateside: {place}: {error.strerror}", file=sys.stderr)
+            complain(self.place, f"{place}: {error.strerror}")
             self.stop(EXIT_CONFIG)
             return
         log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
-        host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
-        print(f"Stateside serves {'https' if self.tls.clients else 'http'}://{host}:{self.port}", flush=True)
+        if not shared:
+            print(serving(settings, self.port), flush=True)
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
     async def _watch_journal(self) -> None:
         """Readiness follows whether the journal takes events."""
         while True:
-            if self.journal is None or self.journal.writable:
+            if self.folder.doing:
+                self.readiness.block("journal", self.folder.doing)
+            elif self.journal is None or self.journal.writable:
                 self.readiness.clear("journal")
             else:
                 self.readiness.block("journal", "the journal does not take events")
             await asyncio.sleep(JOURNAL_CHECK_INTERVAL)
 
     def _on_broken(self, error: JournalError) -> None:
-        """A flush failed: what is on disk is unknown, so nothing may be acknowledged any more."""
-        log.critical("the journal is broken; the proxy stops", error=str(error))
-        self.stop(EXIT_BROKEN)
+        """A flush failed, and what is on disk is unknown; or another process has claimed our shards, and what is in
+        memory is out of date. So nothing may be acknowledged any more."""
+        is_lost = isinstance(error, StaleEpoch)
+        why = "another process has claimed the shards of this one" if is_lost else "the journal is broken"
+        log.critical(f"{why}; the proxy stops", error=str(error))
+        self.stop(EXIT_LOST if is_lost else EXIT_BROKEN)
 
     async def _drain(self) -> None:
         """Let calls finish, passivate what is idle, close."""
-        log.info("stopping", grace_seconds=self.settings.graceful_termination_timeout)
+        grace = 0.0 if self.exit_code == EXIT_LOST else self.settings.graceful_termination_timeout
+        log.info("stopping", grace_seconds=grace)
         self.health.close()
         await self.eventing.close()
-        grace = self.settings.graceful_termination_timeout
         for service in self.router.services.values():
             if isinstance(service, Crdts):
                 service.complete_streams()
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
+        await self.relay.close(grace)
         await self._passivate_all()
         self.timers.stop()
         self.tls.watch.stop()
@@ -319,6 +339,7 @@ class Proxy:
             await self.replication.close_all(grace)
         if self.journal is not None:
             await self.journal.close()
+        self.folder.close()
         await self.admin.close()
         if self.access_log is not None:
             self.access_log.close()

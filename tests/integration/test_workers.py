@@ -169,7 +169,7 @@ async def test_a_killed_worker_comes_back_and_the_other_goes_on(tmp_path: Path) 
 
 
 async def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
-    async with World(tmp_path, **SETTINGS | {"worker_timeout": "400ms"}) as world:
+    async with World(tmp_path, **SETTINGS | {"worker_timeout": "1s"}) as world:
         old = processes(world.proxy)["worker-1"]
         os.kill(old, signal.SIGSTOP)
         await replaced(world.proxy, "worker-1", old)

@@ -99,7 +99,7 @@ async def test_the_last_answer_ends_the_call_with_its_status(stage: Stage) -> No
     failing, _ = stage.listen(0, key), await stream.next()
     await stream.send(said.reply(2, said.answer(), streamed=True))
     await stream.send(said.message(2, said.failure_action(2, "not any more"), end=True))
-    assert await soon(failing.code(), "the end") == grpc.StatusCode.UNKNOWN
+    assert await soon(_drained(failing), "the end") == grpc.StatusCode.UNKNOWN
     assert await failing.details() == "not any more"
 
 

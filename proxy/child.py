@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 
@@ -32,6 +33,8 @@ HEARTBEAT_S = 1.0
 HURRY_S = 0.05  # between two questions to one that is not ready yet
 STEPS = 4  # questions in a row, together as long as worker_timeout, that a hung process leaves unanswered
 
+EXIT_NOT_STARTED = 1
+
 # Why a process was started again.
 EXITED, KILLED, HUNG = "exited", "killed", "hung"
 REASONS = (EXITED, KILLED, HUNG)
@@ -43,8 +46,8 @@ log = logs.get(__name__)
 
 
 class Child:
-    """`ready` and `answered`: as of its last answer. `down`: why it does not answer, empty if it does. `on_news` is
-    called when `ready` has changed, or when it answers for the first time after a start."""
+    """`ready` and `answered`: as of its last answer. `down`: why it does not answer, empty if it does. `on_up` is
+    called when it answers for the first time after a start, `on_ready` when it has become ready."""
 
     def __init__(
         self, place: Place, module: str, environment: Mapping[str, str], timeout: float, inherit: tuple[int, ...]
@@ -55,7 +58,8 @@ class Child:
         self.answered = False
         self.ready = False
         self.down = "starting"
-        self.on_news: Callable[[Child], None] = lambda child: None
+        self.on_up: Callable[[Child], None] = lambda child: None
+        self.on_ready: Callable[[Child], None] = lambda child: None
         self._command = [sys.executable, "-m", module, place.name]
         self._environment = dict(environment) | place.to_environment()
         self._timeout = timeout
@@ -88,16 +92,15 @@ class Child:
     async def keep(self, is_settled: Callable[[], bool]) -> int:
         """Keep a process running; its exit code when it is not to be started again: it was stopped, its journal is
         broken, or, while `is_settled` says that the proxy has never been ready, its settings are wrong."""
-        while True:
+        while not self._stop.is_set():
             started = monotonic()
-            self._start()
-            code = await self._live()
+            code = await self._live() if self._start() else EXIT_NOT_STARTED
             if self._stop.is_set():
                 return max(code, EXIT_OK)
             if code == EXIT_BROKEN or (code == EXIT_CONFIG and not is_settled()):
                 return code
-            if await self._wait_before_next(code, monotonic() - started):
-                return EXIT_OK
+            await self._wait_before_next(code, monotonic() - started)
+        return EXIT_OK
 
     def stop(self) -> None:
         """It is to end, after a drain, and not to be started again."""
@@ -123,20 +126,26 @@ class Child:
 
     # --- one life ----------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Whether the machine had room for it."""
         complaint_path(self.place).unlink(missing_ok=True)
         self._ended.clear()
         self._hung = False
-        self._process = subprocess.Popen(
-            self._command,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=self._inherit,
-            process_group=0,  # what a terminal sends to all is for the supervisor to pass on
-            preexec_fn=partial(_prepare, os.getpid()),
-        )
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=self._inherit,
+                process_group=0,  # what a terminal sends to all is for the supervisor to pass on
+                preexec_fn=partial(_prepare, os.getpid()),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self.down = f"cannot be started: {error}"
+            return False
         self.down = "starting"
         log.debug("started", process=self.name, pid=self._process.pid)
+        return True
 
     async def _live(self) -> int:
         """Until it ends: its exit code, below 0 if a signal ended it."""
@@ -144,11 +153,12 @@ class Child:
         heartbeat = asyncio.create_task(self._watch())
         await self._ended.wait()
         heartbeat.cancel()
-        await asyncio.gather(heartbeat, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await heartbeat
         code = self._process.returncode
         self._process = None
         self._complaint = self._read_complaint() if code == EXIT_CONFIG else ""
-        self._set(answered=False, ready=False)
+        self.answered = self.ready = False
         self.down = "killed: it did not answer" if self._hung else self._complaint or _end_of(code)
         return int(code)
 
@@ -160,35 +170,35 @@ class Child:
         while silent < patience:
             try:
                 answer = await self.ask("GET", "/ready?verbose", within=step)
+                is_ready = bool(json.loads(answer.body)["ready"])
             except TimeoutError:
                 silent += step
-            except OSError:  # not there yet, or not any more
+            except (OSError, LookupError, TypeError, ValueError):  # not there yet, not any more, or not itself
                 if self._stop.is_set():
                     return
                 silent += HURRY_S
                 await asyncio.sleep(HURRY_S)
             else:
                 silent, patience = 0.0, self._timeout
-                self._on_answer(answer)
+                self._on_answer(is_ready)
                 await asyncio.sleep(min(HEARTBEAT_S, step) if self.ready else HURRY_S)
         log.error("it does not answer and is killed", process=self.name, pid=self.pid, seconds=round(silent, 1))
         self._hung = True
         self.signal(signal.SIGKILL)
 
-    def _on_answer(self, answer: AdminAnswer) -> None:
+    def _on_answer(self, is_ready: bool) -> None:
         self.down = ""
-        self._set(answered=True, ready=json.loads(answer.body)["ready"])
-
-    def _set(self, answered: bool, ready: bool) -> None:
-        is_news = (answered and not self.answered) or ready != self.ready
-        self.answered, self.ready = answered, ready
-        if is_news:
-            self.on_news(self)
+        was_answered, was_ready = self.answered, self.ready
+        self.answered, self.ready = True, is_ready
+        if not was_answered:
+            self.on_up(self)
+        if is_ready and not was_ready:
+            self.on_ready(self)
 
     # --- between two lives -------------------------------------------------------------------------------------------
 
-    async def _wait_before_next(self, code: int, lived: float) -> bool:
-        """Whether it was stopped meanwhile."""
+    async def _wait_before_next(self, code: int, lived: float) -> None:
+        """Until it is to be started again, or stopped."""
         self._ends_in_a_row = self._ends_in_a_row + 1 if lived < SOON_S else 0
         delay = _delay(self._ends_in_a_row)
         reason = HUNG if self._hung else KILLED if code < 0 else EXITED
@@ -200,8 +210,7 @@ class Child:
             async with asyncio.timeout(delay):
                 await self._stop.wait()
         except TimeoutError:
-            return False
-        return True
+            pass
 
     def _read_complaint(self) -> str:
         try:

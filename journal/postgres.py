@@ -19,6 +19,7 @@ from uuid import uuid4
 import asyncpg
 
 from stateside.journal import postgres_schema as schema
+from stateside.journal import postgres_standby as standby
 from stateside.journal.contract import (
     Durability,
     Full,
@@ -71,6 +72,8 @@ class PostgresSettings:
 class PostgresJournal(Journal):
     """A journal in the database that `dsn` (postgresql://user:password@host:port/database) names."""
 
+    is_shared = True
+
     def __init__(
         self, dsn: str, durability: Durability = Durability.DURABLE, settings: PostgresSettings | None = None
     ) -> None:
@@ -98,6 +101,7 @@ class PostgresJournal(Journal):
         try:
             self._connection = await self._connect()
             await schema.migrate(self._connection, self.settings.schema)
+            await standby.enter_as_journal(self._connection, self.settings.schema)
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,
@@ -105,6 +109,7 @@ class PostgresJournal(Journal):
                 timeout=self.settings.connect_timeout,
                 server_settings=self._server_settings(),
             )
+            await self._follow(self._connection)
         except (*_LOST, asyncpg.PostgresError, TimeoutError, ValueError) as error:
             raise JournalError(f"journal in Postgres: cannot be opened: {_said(error)}") from error
         self._writing = asyncio.create_task(self._write())
@@ -128,6 +133,21 @@ class PostgresJournal(Journal):
         return await asyncpg.connect(
             self.dsn, timeout=self.settings.connect_timeout, server_settings=self._server_settings()
         )
+
+    async def _follow(self, connection: asyncpg.Connection[Any]) -> None:
+        """Hear of events of other processes, and of those that they stored before this moment."""
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                await connection.add_listener(standby.channel_of(self.settings.schema), self._on_notified)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._tell_listeners()
+
+    def _on_notified(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        """Events were committed. Of our own, whoever waits for them has been told."""
+        if self._connection is not None and pid != self._connection.get_server_pid():
+            self._tell_listeners()
 
     def _server_settings(self) -> dict[str, str]:
         committed = "on" if self.durability == Durability.DURABLE else "off"
@@ -279,7 +299,9 @@ class PostgresJournal(Journal):
     async def _reconnect(self) -> None:
         while not self._closing:
             try:
-                self._connection = await self._connect()
+                connection = await self._connect()
+                await self._follow(connection)
+                self._connection = connection
             except (*_LOST, asyncpg.PostgresError, TimeoutError):
                 await asyncio.sleep(self.settings.retry_interval)
             else:

@@ -31,4 +31,4 @@ class CopyRows:
 
 def event_at(offset: int, data: bytes, prefix: bytes, from_offset: int) -> tuple[bytes, int] | None:
     """Entity and sequence of the first event at or behind `from_offset` (of the log over all entities) in the record at
-    `offset`; None if it has none, or the entity does not begin with `prefix`."""
+    `offset`; None if it has none, or the entity does not begin with `prefix` or is one of the proxy's own."""

@@ -132,7 +132,7 @@ def event_at(uint64_t offset, bytes data not None, bytes prefix not None, uint64
     cdef uint64_t place = 0
     if not header_fits(record, PyBytes_GET_SIZE(data), offset) or is_value(record):
         return None
-    if header.entity_size < PyBytes_GET_SIZE(prefix):
+    if header.entity_size < PyBytes_GET_SIZE(prefix) or record_entity(record)[0] == c"|":
         return None
     if memcmp(record_entity(record), PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix)) != 0:
         return None

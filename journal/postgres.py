@@ -44,7 +44,7 @@ MAX_FORGETS = 10_000  # entities whose covered events wait to be deleted
 LARGEST = 1 << 29  # Postgres ends at 1 GB for a whole message; one append has to stay well below
 # What a server answers when it has no space.
 _FULL = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
-_LOST = (
+LOST = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -110,8 +110,8 @@ class PostgresJournal(Journal):
                 server_settings=self._server_settings(),
             )
             await self._follow(self._connection)
-        except (*_LOST, asyncpg.PostgresError, TimeoutError, ValueError) as error:
-            raise JournalError(f"journal in Postgres: cannot be opened: {_said(error)}") from error
+        except (*LOST, asyncpg.PostgresError, TimeoutError, ValueError) as error:
+            raise JournalError(f"journal in Postgres: cannot be opened: {said(error)}") from error
         self._writing = asyncio.create_task(self._write())
 
     async def close(self) -> None:
@@ -168,7 +168,7 @@ class PostgresJournal(Journal):
         if connection is not None:
             try:
                 await connection.close(timeout=self.settings.connect_timeout)
-            except (*_LOST, TimeoutError):
+            except (*LOST, TimeoutError):
                 connection.terminate()
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class PostgresJournal(Journal):
             async with asyncio.timeout(self.settings.write_timeout):
                 if self._connection is not None:
                     await self._connection.execute(schema.FORGET, list(forgets), list(forgets.values()))
-        except (*_LOST, TimeoutError):
+        except (*LOST, TimeoutError):
             self._disconnect()
             await self._reconnect()
         except asyncpg.PostgresError as error:
@@ -258,7 +258,7 @@ class PostgresJournal(Journal):
             async with asyncio.timeout(self.settings.write_timeout):
                 refusals = await self._store(batch)
         except _FULL as error:
-            self._fail(batch, Full(f"Postgres has no space: {_said(error)}"))
+            self._fail(batch, Full(f"Postgres has no space: {said(error)}"))
         except TimeoutError:
             self._disconnect()  # whatever comes of the batch, nothing is to follow it before that is known
             limit = f"write_timeout ({self.settings.write_timeout:g} s)"
@@ -268,7 +268,7 @@ class PostgresJournal(Journal):
             self._fail_waiting(JournalError("there is no connection to Postgres; try again"))
             await self._reconnect()
         except asyncpg.PostgresError as error:
-            self._fail(batch, JournalError(f"Postgres refused the batch: {_said(error)}"))
+            self._fail(batch, JournalError(f"Postgres refused the batch: {said(error)}"))
         else:
             self._stored(batch.outcome(refusals))
 
@@ -293,7 +293,7 @@ class PostgresJournal(Journal):
                     schema.APPEND, self._writer, batch.number, *batch.arguments()
                 )
                 return refusals
-            except _LOST:
+            except LOST:
                 self._disconnect()
 
     async def _reconnect(self) -> None:
@@ -302,7 +302,7 @@ class PostgresJournal(Journal):
                 connection = await self._connect()
                 await self._follow(connection)
                 self._connection = connection
-            except (*_LOST, asyncpg.PostgresError, TimeoutError):
+            except (*LOST, asyncpg.PostgresError, TimeoutError):
                 await asyncio.sleep(self.settings.retry_interval)
             else:
                 self.reconnects += 1
@@ -415,11 +415,11 @@ class PostgresJournal(Journal):
                 async with asyncio.timeout(self.settings.read_timeout):
                     rows: list[Any] = await self._pool.fetch(query, *arguments)
                     return rows
-            except _LOST as error:
+            except LOST as error:
                 if last_try:
-                    raise JournalError(f"Postgres cannot be read: {_said(error)}") from error
+                    raise JournalError(f"Postgres cannot be read: {said(error)}") from error
             except (asyncpg.PostgresError, TimeoutError) as error:
-                raise JournalError(f"Postgres cannot be read: {_said(error)}") from error
+                raise JournalError(f"Postgres cannot be read: {said(error)}") from error
         raise AssertionError("the second try either answers or fails")
 
 
@@ -431,6 +431,6 @@ def _text_of(entity: bytes) -> str:
     return entity.decode("utf-8", "surrogatepass")
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """On one line."""
     return " ".join(str(error).split()) or type(error).__name__

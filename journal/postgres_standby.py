@@ -96,7 +96,8 @@ BEGIN
         AS g(entity, last, is_value, snapshot_sequence, snapshot)
     ON CONFLICT (entity) DO UPDATE SET
         last_sequence = greatest(e.last_sequence, excluded.last_sequence),
-        snapshot = CASE WHEN excluded.snapshot_sequence > e.snapshot_sequence THEN excluded.snapshot ELSE e.snapshot END,
+        snapshot = CASE WHEN excluded.snapshot_sequence > e.snapshot_sequence THEN excluded.snapshot
+                        ELSE e.snapshot END,
         snapshot_sequence = greatest(e.snapshot_sequence, excluded.snapshot_sequence);
 END $$;
 """
@@ -163,9 +164,9 @@ async def claim_as_replica(connection: Any, schema: str, source: str, holder: UU
             raise JournalError(_refusal(schema, role))
         if role["source"] != source:
             raise JournalError(
-                f"the schema {schema!r} is a replica of the journal {role['source']}, and this is the journal {source}: "
-                "the folder was made anew, or belongs to another proxy; choose another postgres_schema, or start a proxy "
-                "from that schema (journal = postgresql://...)"
+                f"the schema {schema!r} is a replica of the journal {role['source']}, and this is the journal "
+                f"{source}: the folder was made anew, or belongs to another proxy; choose another postgres_schema, or "
+                "start a proxy from that schema (journal = postgresql://...)"
             )
         await connection.execute("UPDATE role SET holder = $1, seen = clock_timestamp()", holder)
 

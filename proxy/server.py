@@ -90,7 +90,7 @@ class Proxy:
         try:
             await self._build()
         except (ConfigError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
         watch = asyncio.create_task(self._watch_journal())
@@ -250,7 +250,7 @@ class Proxy:
             journal = standby.synced(journal, settings, self.place)
             await journal.open()
         except (JournalError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
             return False
         self.journal = journal
@@ -263,7 +263,7 @@ class Proxy:
         try:
             await replication.start()
         except (JournalError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
             return False
         replication.offer_metrics(self.metrics)

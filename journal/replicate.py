@@ -134,7 +134,7 @@ class Replicator:
                 delay = self.settings.retry_min
                 await self._ship_all()
             except (*LOST, TimeoutError) as error:
-                self._troubled("warning", f"Postgres is away: {said(error)}")
+                self._troubled("warning", f"Postgres is away: {said(error.__context__ or error)}")
             except (JournalError, asyncpg.PostgresError) as error:
                 self._troubled("error", said(error))
                 delay = self.settings.retry_max

@@ -34,7 +34,8 @@ cdef class Log:
     cdef size_t queue_bytes, record_bytes
     cdef uint32_t queue_appends, mark_limit
     cdef dict young_marks, old_marks
-    cdef uint64_t next_offset, stored_offset
+    cdef uint64_t next_offset
+    cdef readonly uint64_t stored_offset
     cdef readonly bint opened
     cdef readonly int state
     cdef readonly uint64_t epoch  # of the latest claim through this object; 0: none

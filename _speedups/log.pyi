@@ -57,6 +57,8 @@ class Log:
     """The same by the seconds from the hand-over to the commit."""
     used_bytes: int
     """Of the map: all pages that were ever written."""
+    stored_offset: int
+    """Behind the last record that was stored."""
     queue_bytes_now: int
     map_size: int
     identity: str

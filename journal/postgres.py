@@ -19,6 +19,7 @@ from uuid import uuid4
 import asyncpg
 
 from stateside.journal import postgres_schema as schema
+from stateside.journal import postgres_standby as standby
 from stateside.journal.contract import (
     Durability,
     Full,
@@ -52,7 +53,7 @@ MAX_FORGETS = 10_000  # entities whose covered events wait to be deleted
 LARGEST = 1 << 29  # Postgres ends at 1 GB for a whole message; one append has to stay well below
 # What a server answers when it has no space.
 _FULL = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
-_LOST = (
+LOST = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -119,6 +120,7 @@ class PostgresJournal(Journal):
         try:
             self._connection = await self._connect()
             await schema.migrate(self._connection, self.settings.schema)
+            await standby.enter_as_journal(self._connection, self.settings.schema)
             self._know_shards(await self._connection.fetchval(schema.NUMBER_OF_SHARDS))
             self._pool = await asyncpg.create_pool(
                 self.dsn,
@@ -127,8 +129,9 @@ class PostgresJournal(Journal):
                 timeout=self.settings.connect_timeout,
                 server_settings=self._server_settings(),
             )
-        except (*_LOST, asyncpg.PostgresError, TimeoutError, ValueError) as error:
-            raise JournalError(f"journal in Postgres: cannot be opened: {_said(error)}") from error
+            await self._follow(self._connection)
+        except (*LOST, asyncpg.PostgresError, TimeoutError, ValueError) as error:
+            raise JournalError(f"journal in Postgres: cannot be opened: {said(error)}") from error
         self._writing = asyncio.create_task(self._write())
 
     async def close(self) -> None:
@@ -163,6 +166,21 @@ class PostgresJournal(Journal):
             self.dsn, timeout=self.settings.connect_timeout, server_settings=self._server_settings()
         )
 
+    async def _follow(self, connection: asyncpg.Connection[Any]) -> None:
+        """Hear of events of other processes, and of those that they stored before this moment."""
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                await connection.add_listener(standby.channel_of(self.settings.schema), self._on_notified)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._tell_listeners()
+
+    def _on_notified(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        """Events were committed. Of our own, whoever waits for them has been told."""
+        if self._connection is not None and pid != self._connection.get_server_pid():
+            self._tell_listeners()
+
     def _server_settings(self) -> dict[str, str]:
         committed = "on" if self.durability == Durability.DURABLE else "off"
         return {
@@ -182,7 +200,7 @@ class PostgresJournal(Journal):
         if connection is not None:
             try:
                 await connection.close(timeout=self.settings.connect_timeout)
-            except (*_LOST, TimeoutError):
+            except (*LOST, TimeoutError):
                 connection.terminate()
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -220,7 +238,7 @@ class PostgresJournal(Journal):
             async with asyncio.timeout(self.settings.write_timeout):
                 if self._connection is not None:
                     await self._connection.execute(schema.FORGET, list(forgets), list(forgets.values()))
-        except (*_LOST, TimeoutError):
+        except (*LOST, TimeoutError):
             self._disconnect()
             await self._reconnect()
         except asyncpg.PostgresError as error:
@@ -278,7 +296,7 @@ class PostgresJournal(Journal):
             async with asyncio.timeout(self.settings.write_timeout):
                 refusals = await self._store(batch)
         except _FULL as error:
-            self._fail(batch, Full(f"Postgres has no space: {_said(error)}"))
+            self._fail(batch, Full(f"Postgres has no space: {said(error)}"))
         except TimeoutError:
             self._disconnect()  # whatever comes of the batch, nothing is to follow it before that is known
             limit = f"write_timeout ({self.settings.write_timeout:g} s)"
@@ -288,7 +306,7 @@ class PostgresJournal(Journal):
             self._fail_waiting(JournalError("there is no connection to Postgres; try again"))
             await self._reconnect()
         except asyncpg.PostgresError as error:
-            self._fail(batch, JournalError(f"Postgres refused the batch: {_said(error)}"))
+            self._fail(batch, JournalError(f"Postgres refused the batch: {said(error)}"))
         else:
             self._stored(batch.outcome(refusals))
 
@@ -316,14 +334,16 @@ class PostgresJournal(Journal):
                     schema.APPEND, self._writer, batch.number, *batch.arguments(self._shards)
                 )
                 return refusals
-            except _LOST:
+            except LOST:
                 self._disconnect()
 
     async def _reconnect(self) -> None:
         while not self._closing:
             try:
-                self._connection = await self._connect()
-            except (*_LOST, asyncpg.PostgresError, TimeoutError):
+                connection = await self._connect()
+                await self._follow(connection)
+                self._connection = connection
+            except (*LOST, asyncpg.PostgresError, TimeoutError):
                 await asyncio.sleep(self.settings.retry_interval)
             else:
                 self.reconnects += 1
@@ -436,11 +456,11 @@ class PostgresJournal(Journal):
                 async with asyncio.timeout(self.settings.read_timeout):
                     rows: list[Any] = await self._pool.fetch(query, *arguments)
                     return rows
-            except _LOST as error:
+            except LOST as error:
                 if last_try:
-                    raise JournalError(f"Postgres cannot be read: {_said(error)}") from error
+                    raise JournalError(f"Postgres cannot be read: {said(error)}") from error
             except (asyncpg.PostgresError, TimeoutError) as error:
-                raise JournalError(f"Postgres cannot be read: {_said(error)}") from error
+                raise JournalError(f"Postgres cannot be read: {said(error)}") from error
         raise AssertionError("the second try either answers or fails")
 
 
@@ -452,6 +472,6 @@ def _text_of(entity: bytes) -> str:
     return entity.decode("utf-8", "surrogatepass")
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """On one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stateside.journal import postgres_standby
 from stateside.journal.contract import JournalError
 
 # Taken while the schema is looked at and changed: only one process does that.
@@ -195,7 +196,7 @@ END $$;
 """
 
 # Numbered from 1. What was released is never changed: a change is another migration.
-MIGRATIONS: tuple[str, ...] = (_FIRST, _SHARDS)
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SHARDS, postgres_standby.MIGRATION)
 
 APPEND = "SELECT append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 CLAIM = "SELECT claim($1, $2)"

@@ -22,7 +22,7 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError, StaleEpoch
-from stateside.proxy import figures, http1, http2, logs, reflection
+from stateside.proxy import figures, http1, http2, logs, reflection, standby
 from stateside.proxy.accesslog import AccessLogWriter
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
@@ -256,6 +256,7 @@ class Proxy:
             if self.place.is_alone:
                 await self.folder.open()
                 self.readiness.clear("journal")  # what it was at
+            journal = standby.synced(journal, settings, self.place)
             await journal.open()
             await claim(journal, settings, self.place)
         except (JournalError, OSError) as error:

@@ -12,6 +12,7 @@ APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has
 INTERNAL = "|"
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
 NODE_ENTITY = "|node|"  # a value that says whose journal this is; an export leaves it out
+COPY_ENTITY = "|copy|"  # in Postgres: a value that says what is being copied into it, and how far it is
 
 
 def entity_error(entity: str) -> JournalError | None:

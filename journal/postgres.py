@@ -98,6 +98,7 @@ class PostgresJournal(Journal):
         try:
             self._connection = await self._connect()
             await schema.migrate(self._connection, self.settings.schema)
+            await schema.refuse_half_a_copy(self._connection, self.settings.schema)
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,

@@ -17,7 +17,6 @@ from stateside.journal.copy_lmdb import LmdbSource
 from stateside.journal.copy_model import Source, Target
 from stateside.journal.copy_to_lmdb import LmdbTarget
 from stateside.journal.copying import Compared, compare_only, copy
-from stateside.journal.folders import FolderLayout
 
 LINE_INTERVAL = 3.0  # seconds between lines where nobody watches a bar
 
@@ -30,9 +29,7 @@ quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--verify-only", is_flag=True, help="Copy nothing: compare what is there.")
 @click.option("--new-node", is_flag=True, help="A clone: for CRDTs it is another node, not the same one moved.")
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="If TO is a folder.")
-@click.option(
-    "--number-of-shards", type=click.IntRange(1, 1 << 16), default=1024, show_default=True, help="With --workers."
-)
+@click.option("--number-of-shards", type=click.IntRange(1, 1 << 16), help="If TO is a folder.  [that of FROM]")
 @click.option("--from-schema", default="stateside", show_default=True, help="Schema, if FROM is in Postgres.")
 @click.option("--to-schema", default="stateside", show_default=True, help="Schema, if TO is in Postgres.")
 @quiet_option
@@ -57,7 +54,7 @@ def copy_command(
         if verify_only:
             compared, done = asyncio.run(compare_only(begun, _source(target, to_schema), new_node, watch)), ""
         else:
-            into = _target(target, to_schema, FolderLayout(**lay))
+            into = _target(target, to_schema, **lay)
             outcome = asyncio.run(copy(begun, into, new_node, watch))
             compared, done = outcome.compared, "copied before; " if outcome.was_finished else "copied; "
     tell(compared, done)
@@ -100,13 +97,13 @@ def _source(place: str, schema: str) -> Source:
     return LmdbSource(folder_of(place))
 
 
-def _target(place: str, schema: str, layout: FolderLayout) -> Target:
+def _target(place: str, schema: str, workers: int, number_of_shards: int | None) -> Target:
     if not is_postgres(place):
-        return LmdbTarget(folder_of(place), layout)
+        return LmdbTarget(folder_of(place), workers, number_of_shards or 0)
     from stateside.journal.copy_to_postgres import PostgresTarget
 
-    if layout.workers > 1:
-        raise JournalError("--workers lays out a folder; in Postgres all workers share one journal")
+    if workers > 1 or number_of_shards:
+        raise JournalError("--workers and --number-of-shards lay out a folder; in Postgres workers share one journal")
     return PostgresTarget(place, schema)
 
 

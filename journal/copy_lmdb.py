@@ -27,11 +27,13 @@ from stateside.journal.copy_model import (
     is_copied,
     is_own,
     sha,
+    wanted_of,
 )
-from stateside.journal.folders import environments, layout_of, lock_folder
+from stateside.journal.folders import environments, lock_folder, owners_of, replica_of, shards_of
 from stateside.journal.format import Damaged, Record, pack_offset, parse_header, parse_record, unpack_offset
-from stateside.journal.limits import APPEND_OFFSETS, INTERNAL
+from stateside.journal.limits import APPEND_OFFSETS, INTERNAL, NODE_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
+from stateside.journal.offsets import SKIPPED, decode_ranges
 from stateside.journal.reader import StoredJournal, View
 
 KNOWN_SNAPSHOTS = 100_000  # entities whose snapshot's sequence is remembered
@@ -43,7 +45,7 @@ class Views:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.layout = layout_of(path)
+        self.owners = owners_of(path)
         with ExitStack() as stack:
             self.stored = [stack.enter_context(StoredJournal(folder)) for folder in environments(path)]
             self.views = [stack.enter_context(stored.view()) for stored in self.stored]
@@ -70,15 +72,20 @@ class Views:
     def names(self) -> Iterator[tuple[View, str]]:
         for view in self.views:
             for name in view.names():
-                if is_copied(name):
+                if self.is_copied(view, name):
                     yield view, name
+
+    def is_copied(self, view: View, name: str) -> bool:
+        """Each environment may have a record of the node: that of worker 0 counts."""
+        return is_copied(name) and (name != NODE_ENTITY or view is self.views[0])
 
     def digests_of(self, entities: Sequence[str]) -> dict[str, Digest]:
         found = {}
         for entity in entities:
-            for view in self.views if is_own(entity) else [self.views[self.layout.owner(entity)]]:
+            for view in self.views if is_own(entity) else [self.views[self.owners.of(entity)]]:
                 if view.has(entity):
                     found[entity] = self._digest(view, entity)
+                    break
         return found
 
     def _digest(self, view: View, entity: str) -> Digest:
@@ -120,6 +127,8 @@ class LmdbSource(Source):
     async def open(self) -> None:
         self._views = views = Views(self.path)
         self._lock()
+        self.replica = replica_of(self.path)
+        self.number_of_shards = shards_of(self.path) or views.views[0].meta.number_of_shards
         self.logs = len(views.views)
         self.stages = 2 * self.logs
         self.steps = sum(view.txn.stat(view.log)["entries"] for view in views.views)
@@ -187,16 +196,17 @@ class LmdbSource(Source):
         entity, done = place if isinstance(place, list) else ("", 0)
         for name in view.names(INTERNAL):
             is_behind = not entity or name.encode() + b"\xff" >= entity.encode() + b"\xff"
-            if is_behind and is_copied(name):
+            if is_behind and self.views.is_copied(view, name):
                 yield from (item for item in own_items(view, name) if name != entity or item.last > done)
 
     async def consumers(self) -> list[Consumer]:
         found = []
         for log, view in enumerate(self.views.views):
             for name in view.names(OFFSETS):
-                stored = view.value(name).value
+                stored, consumer = view.value(name).value, name.removeprefix(OFFSETS)
+                skipped = view.value(SKIPPED + consumer).value if view.has(SKIPPED + consumer) else None
                 if stored is not None:
-                    found.append(Consumer(name.removeprefix(OFFSETS), log, wanted_of(stored)))
+                    found.append(Consumer(consumer, log, wanted_of(stored, decode_ranges(skipped or b""))))
         return found
 
     async def next_event(self, log: int, offset: int, owner: Owner, member: int) -> tuple[str, int] | None:
@@ -228,11 +238,6 @@ def own_items(view: View, entity: str) -> Iterator[Item]:
         if events:
             done += len(events)
             yield Item([entity, done], entity, done - len(events) + 1, events, None, False)
-
-
-def wanted_of(stored: bytes) -> list[tuple[int, int | None]]:
-    """The offsets that a consumer which stored this has yet to see."""
-    return [(int.from_bytes(stored, "big"), None)]
 
 
 def damage_in(path: Path, damaged: Damaged) -> JournalError:

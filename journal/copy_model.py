@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from stateside.journal.contract import JournalError
-from stateside.journal.limits import COPY_ENTITY, INTERNAL, NODE_ENTITY
+from stateside.journal.limits import COPY_ENTITY, INTERNAL, MOVED_ENTITY, NODE_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
+from stateside.journal.offsets import SKIPPED, Ranges
 
 BATCH_ITEMS = 10_000
 BATCH_BYTES = 8 << 20
@@ -155,6 +156,8 @@ class Source(Side):
     mark: str
     stages: int
     logs: int
+    number_of_shards = 0  # 0: not known
+    replica = 0  # identity of the node's CRDT replicas; 0: it is in the record of the node, if anywhere
     steps: int  # about as many events as there are, for the progress
 
     @abstractmethod
@@ -180,6 +183,9 @@ class Target(Side):
     layout = ""
     logs = 1
 
+    def prepare(self, source: Source, new_node: bool) -> None:
+        """The source is open."""
+
     @abstractmethod
     async def open(self, state: CopyState) -> CopyState:
         """Begin a copy, or go on with this one: its state. Raises JournalError when something else is in it."""
@@ -204,7 +210,7 @@ class Target(Side):
 
     @abstractmethod
     async def store_offsets(self, offsets: Sequence[tuple[int, str, bytes]]) -> None:
-        """Log, consumer and what is stored for it."""
+        """Log, entity of the proxy's own, and the value it gets."""
 
     @abstractmethod
     async def finish(self, state: CopyState) -> None:
@@ -214,13 +220,24 @@ class Target(Side):
     async def close(self) -> None: ...
 
 
+def wanted_of(offset: bytes, skipped: Ranges) -> list[tuple[int, int | None]]:
+    """The offsets that a consumer has yet to see which stored this."""
+    at = int.from_bytes(offset, "big")
+    found: list[tuple[int, int | None]] = []
+    for low, high in skipped:
+        if low > at:
+            found.append((at, low))
+        at = max(at, high)
+    return [*found, (at, None)]
+
+
 def is_own(entity: str) -> bool:
     return entity.startswith(INTERNAL)
 
 
 def is_copied(entity: str, new_node: bool = False) -> bool:
     """Whether it comes along as it is: offsets are translated, and a new node makes a record of its own."""
-    if entity.startswith(OFFSETS) or entity == COPY_ENTITY:
+    if entity.startswith((OFFSETS, SKIPPED)) or entity in (COPY_ENTITY, MOVED_ENTITY):
         return False
     return not (new_node and entity == NODE_ENTITY)
 

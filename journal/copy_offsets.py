@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stateside.journal.copy_model import Consumer, Source, Target
+from stateside.journal.offsets import PREFIX as OFFSETS
+from stateside.journal.offsets import SKIPPED, Ranges, encode_ranges
 
 Stretch = tuple[int, int]  # offsets of the target, the second exclusive
 
 
 async def translated(source: Source, target: Target) -> list[tuple[int, str, bytes]]:
-    """For every log of the target and every consumer what is to be stored."""
+    """Log of the target, entity and value of all that is to be stored for consumers."""
     consumers = await source.consumers()
     names = sorted({consumer.name for consumer in consumers})
     if not names:
@@ -26,7 +28,8 @@ async def translated(source: Source, target: Target) -> list[tuple[int, str, byt
         places = await Places.of(source, target, member)
         for name in names:
             own = [consumer for consumer in consumers if consumer.name == name]
-            found.append((member, name, stored_of(await places.stretches(own), places.end)))
+            stored = stored_of(name, await places.stretches(own), places.end)
+            found += [(member, entity, value) for entity, value in stored]
     return found
 
 
@@ -71,7 +74,17 @@ class Places:
         return next(later, self.end)
 
 
-def stored_of(stretches: Sequence[Stretch], end: int) -> bytes:
-    """What a consumer stores that has to see these, and all from `end` on."""
+def stored_of(consumer: str, stretches: Sequence[Stretch], end: int) -> list[tuple[str, bytes]]:
+    """What is stored for a consumer that has to see these stretches, and all from `end` on: its offset, and what behind
+    it it has seen."""
     offset = stretches[0][0] if stretches else end
-    return offset.to_bytes(8, "big")
+    seen: Ranges = []
+    at = offset
+    for low, high in stretches:
+        if low > at:
+            seen.append((at, low))
+        at = high
+    if at < end:
+        seen.append((at, end))
+    found = [(OFFSETS + consumer, offset.to_bytes(8, "big"))]
+    return [*found, (SKIPPED + consumer, encode_ranges(seen))] if seen else found

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from stateside.journal.contract import JournalError
-from stateside.journal.copy_lmdb import PLACEHOLDER, wanted_of
+from stateside.journal.copy_lmdb import PLACEHOLDER
 from stateside.journal.copy_model import (
     BATCH_BYTES,
     BATCH_ITEMS,
@@ -27,9 +27,11 @@ from stateside.journal.copy_model import (
     batched,
     is_copied,
     is_own,
+    wanted_of,
 )
-from stateside.journal.limits import COPY_ENTITY, INTERNAL
+from stateside.journal.limits import COPY_ENTITY, INTERNAL, MOVED_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
+from stateside.journal.offsets import SKIPPED, decode_ranges
 from stateside.journal.postgres_schema import MIGRATIONS, quoted
 
 RECORD_EVENTS = 1_000  # consecutive ones of an entity that become one append
@@ -80,7 +82,10 @@ LEFT JOIN LATERAL (
 ) AS v ON NOT e.keeps_value
 WHERE e.entity = ANY($1)
 """
-_COUNT = "SELECT count(*) FROM entities WHERE entity <> $1 AND (entity < $2 OR entity >= $3)"
+_COUNT = """
+SELECT count(*) FROM entities
+WHERE entity <> ALL ($1) AND (entity < $2 OR entity >= $3) AND (entity < $4 OR entity >= $5)
+"""
 _MARK = """
 SELECT (SELECT next_offset FROM log) || ' ' || count(*) || ' ' || coalesce(sum(last_sequence), 0) || ' '
        || coalesce(sum(snapshot_sequence), 0)
@@ -120,8 +125,9 @@ class Reading:
         return Digest("events", last, covered, row["snapshot"], events)
 
     async def count(self) -> int:
-        low = bytes_of(OFFSETS)
-        rows = await self.fetch(_COUNT, bytes_of(COPY_ENTITY), low, low + b"\xff")
+        one, other = bytes_of(OFFSETS), bytes_of(SKIPPED)
+        single = [bytes_of(COPY_ENTITY), bytes_of(MOVED_ENTITY)]
+        rows = await self.fetch(_COUNT, single, one, one + b"\xff", other, other + b"\xff")
         return int(rows[0][0])
 
     async def fetch(self, query: str, *arguments: Any) -> list[Any]:
@@ -153,6 +159,7 @@ class PostgresSource(Source):
         self.identity = f"postgres {database} {self._schema} {begun}"
         self.mark = str((await self._fetch(_MARK))[0][0])
         self.steps = int(self.mark.split()[0])
+        self.number_of_shards = (await self._fetch("SELECT coalesce(number_of_shards, 0) FROM log"))[0][0]
         await self._refuse_half()
 
     async def _refuse_half(self) -> None:
@@ -208,10 +215,17 @@ class PostgresSource(Source):
             yield [Item([name, sequence - renumbered], name, first, [row[1] for row in rows], None, False)]
 
     async def consumers(self) -> list[Consumer]:
+        offsets, skipped = await self._values_of(OFFSETS), await self._values_of(SKIPPED)
+        return [
+            Consumer(name, 0, wanted_of(stored, decode_ranges(skipped.get(name, b""))))
+            for name, stored in offsets.items()
+        ]
+
+    async def _values_of(self, prefix: str) -> dict[str, bytes]:
         query = "SELECT entity, snapshot FROM entities WHERE entity >= $1 AND entity < $2 AND snapshot IS NOT NULL"
-        low = bytes_of(OFFSETS)
+        low = bytes_of(prefix)
         rows = await self._fetch(query, low, low + b"\xff")
-        return [Consumer(text_of(name).removeprefix(OFFSETS), 0, wanted_of(stored)) for name, stored in rows]
+        return {text_of(name).removeprefix(prefix): stored for name, stored in rows}
 
     async def next_event(self, log: int, offset: int, owner: Owner, member: int) -> tuple[str, int] | None:
         query = """

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from stateside.journal.contract import Durability, Head, JournalError, Page
 from stateside.journal.copy_lmdb import Views
-from stateside.journal.copy_model import Batch, CopyState, Digest, Item, Target, refuse_other
-from stateside.journal.folders import FolderLayout, environment_of, write_layout
-from stateside.journal.limits import APPEND_OFFSETS
+from stateside.journal.copy_model import Batch, CopyState, Digest, Item, Source, Target, refuse_other
+from stateside.journal.environment import environment_of
+from stateside.journal.folders import DEFAULT_SHARDS, Owners, lay_out
+from stateside.journal.limits import APPEND_OFFSETS, NODE_ENTITY
 from stateside.journal.lmdb import DATA_FILE, LmdbJournal, LmdbSettings, sync_directory
-from stateside.journal.offsets import PREFIX as OFFSETS
 from stateside.journal.reader import StoredJournal
 
 STATE_FILE = "copy.json"
@@ -27,19 +27,26 @@ SETTINGS = LmdbSettings(record_bytes=1 << 30, queue_bytes=1 << 31)  # whatever a
 
 
 class LmdbTarget(Target):
-    """The new folder `path`, laid out for so many workers."""
+    """The new folder `path`, laid out for so many workers. number_of_shards: 0 keeps the source's."""
 
-    def __init__(self, path: Path, layout: FolderLayout) -> None:
+    def __init__(self, path: Path, workers: int = 1, number_of_shards: int = 0) -> None:
         self.path = path
         self.label = str(path)
-        self.layout = layout.text
-        self.logs = layout.workers
-        self._layout = layout
+        self.logs = workers
+        self._number_of_shards = number_of_shards
+        self._replica = 0
         self._folder = path.with_name(path.name + SUFFIX)
         self._finished = False
         self._journals: list[LmdbJournal] = []
         self._careful: set[int] = set()  # workers whose next items may be stored already
         self._views: Views | None = None
+
+    def prepare(self, source: Source, new_node: bool) -> None:
+        known = self._number_of_shards or source.number_of_shards
+        self._has_layout = bool(known) or self.logs > 1
+        self._owners = Owners(self.logs, known or DEFAULT_SHARDS)
+        self._replica = 0 if new_node else source.replica
+        self.layout = self._owners.text
 
     async def open(self, state: CopyState) -> CopyState:
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -134,7 +141,7 @@ class LmdbTarget(Target):
         return sum(1 for _ in self.views.names())
 
     def owner(self, entity: str) -> int:
-        return self._layout.owner(entity)
+        return self._owners.of(entity)
 
     async def offset_of(self, log: int, entity: str, sequence: int) -> int:
         view = self.views.views[log]
@@ -150,13 +157,12 @@ class LmdbTarget(Target):
         self._release_views()
         await self._open_journals()
         flight = Flight()
-        for log, name, stored in offsets:
+        for log, entity, value in offsets:
             answer = _Asked()
-            self._journals[log].load(OFFSETS + name, answer)
+            self._journals[log].load(entity, answer)
             head = answer.get()
-            if head.snapshot != stored:
-                version = head.last_sequence + 1
-                flight.store(self._journals[log], Item(None, OFFSETS + name, version, (), stored, True))
+            if head.snapshot != value:
+                flight.store(self._journals[log], Item(None, entity, head.last_sequence + 1, (), value, True))
         await flight.landed()
         await self.settle()
 
@@ -168,8 +174,11 @@ class LmdbTarget(Target):
     async def finish(self, state: CopyState) -> None:
         if self._finished:
             return
+        view = self.views.views[0]
+        node = view.value(NODE_ENTITY).value if view.has(NODE_ENTITY) else None
         self._release_views()
-        write_layout(self._folder, self._layout)
+        if self._has_layout:
+            lay_out(self._folder, self._owners, self._replica, node)
         self._write_state(state)
         sync_directory(self._folder)
         try:

@@ -16,8 +16,8 @@ from stateside.journal.contract import JournalError
 from stateside.journal.copy_model import Batch, CopyState, Digest, Item, Target, refuse_other
 from stateside.journal.copy_postgres import Reading, bytes_of, connect, said, without_password
 from stateside.journal.limits import COPY_ENTITY
-from stateside.journal.offsets import PREFIX as OFFSETS
 from stateside.journal.postgres_schema import migrate
+from stateside.journal.postgres_standby import enter_as_journal
 
 COPY_LOCK = 0x436F7079
 _COLUMNS = ("entity", "sequence", "log_offset", "epoch", "event")
@@ -57,6 +57,9 @@ class PostgresTarget(Target):
         except asyncpg.PostgresError as error:
             raise JournalError(f"{self.label} cannot be made ready: {said(error)}") from error
         await self._refuse_company()
+        if await self._connection.fetchval("SELECT kind FROM role") == "replica":
+            raise JournalError(f"{self.label} is a replica of another journal; choose another schema")
+        await enter_as_journal(self._connection, self._schema)
         stored = await self._stored_state()
         if stored is not None:
             found = CopyState.from_json(stored)
@@ -127,7 +130,7 @@ class PostgresTarget(Target):
         return int((await self._reading.fetch("SELECT next_offset FROM log"))[0][0])
 
     async def store_offsets(self, offsets: Sequence[tuple[int, str, bytes]]) -> None:
-        rows = [(bytes_of(OFFSETS + name), stored) for _, name, stored in offsets]
+        rows = [(bytes_of(entity), value) for _, entity, value in offsets]
         await self._connection.executemany(_OFFSET, rows)
 
     async def finish(self, state: CopyState) -> None:

@@ -51,6 +51,7 @@ class Outcome:
 async def copy(source: Source, target: Target, new_node: bool, watch: Watch) -> Outcome:
     """Copy what is not there yet, and compare everything. Raises JournalError."""
     async with _opened(source):
+        target.prepare(source, new_node)
         wanted = CopyState(source.identity, source.mark, new_node, target.layout)
         try:
             state = await target.open(wanted)

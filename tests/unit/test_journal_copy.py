@@ -20,7 +20,6 @@ from stateside.journal.copy_postgres import PostgresSource
 from stateside.journal.copy_to_lmdb import LmdbTarget
 from stateside.journal.copy_to_postgres import PostgresTarget
 from stateside.journal.copying import Compared, Outcome, compare_only, copy
-from stateside.journal.folders import FolderLayout
 from stateside.journal.limits import NODE_ENTITY
 from stateside.journal.postgres import PostgresJournal, PostgresSettings
 from tests.helpers.copies import NODE, Nothing, consume, content, fill, lmdb_at, order, own, small_batches, to_come
@@ -47,7 +46,7 @@ class Store:
 
 
 def folder(path: Path) -> Store:
-    return Store(lambda: lmdb_at(path), lambda: LmdbSource(path), lambda: LmdbTarget(path, FolderLayout()))
+    return Store(lambda: lmdb_at(path), lambda: LmdbSource(path), lambda: LmdbTarget(path))
 
 
 def database(dsn: str, schema: str) -> Store:

@@ -30,7 +30,9 @@ from stateside.journal.postgres import LOST, said
 from stateside.journal.source import Batch, Consumer, Source
 
 _OFFSETS = OFFSETS.encode()
-_NODE = NODE_ENTITY.encode()
+# What belongs to an LMDB log and not to what it stores: whose it is, which of its events were moved, and were handled
+# before.
+_LEFT_OUT = (NODE_ENTITY.encode(), b"|moved|", b"|skip|", _OFFSETS)
 _INTERNAL = INTERNAL.encode()
 SEVERAL_PREFIXES = b""  # of a consumer's name that can be read in several ways: any event counts as its own
 
@@ -413,7 +415,7 @@ def prefix_of(position: bytes) -> bytes:
 
 
 def _is_left_out(entity: bytes) -> bool:
-    return entity.startswith(_OFFSETS) or entity == _NODE
+    return entity.startswith(_LEFT_OUT)
 
 
 def _arguments(heads: Sequence[Head], snapshots: dict[bytes, tuple[int, bytes]]) -> tuple[list[Any], ...]:

@@ -36,6 +36,10 @@ class Owners:
         shard = self._shards.shard(entity) if self._owners else None
         return 0 if shard is None else self._owners[shard]
 
+    def is_misplaced(self, entity: str, worker: int) -> bool:
+        """What is in no shard may be anywhere."""
+        return self._shards.shard(entity) is not None and self.of(entity) != worker
+
     @property
     def text(self) -> str:
         return f"a folder of {self.workers} workers and {self.number_of_shards} shards"

@@ -29,7 +29,7 @@ from stateside.journal.copy_model import (
     sha,
     wanted_of,
 )
-from stateside.journal.folders import environments, lock_folder, owners_of, replica_of, shards_of
+from stateside.journal.folders import Owners, environments, folders_of, lock_folder, owners_of, replica_of, shards_of
 from stateside.journal.format import Damaged, Record, pack_offset, parse_header, parse_record, unpack_offset
 from stateside.journal.limits import APPEND_OFFSETS, INTERNAL, NODE_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
@@ -41,13 +41,14 @@ PLACEHOLDER = b""  # an event that a snapshot covers, where the real one was lef
 
 
 class Views:
-    """All environments of a folder as they are now."""
+    """All environments of a folder as they are now. `owners`: of a folder that has no layout yet."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owners: Owners | None = None) -> None:
         self.path = path
-        self.owners = owners_of(path)
+        folders = environments(path) if owners is None else folders_of(path, owners.workers)
+        self.owners = owners_of(path) if owners is None else owners
         with ExitStack() as stack:
-            self.stored = [stack.enter_context(StoredJournal(folder)) for folder in environments(path)]
+            self.stored = [stack.enter_context(StoredJournal(folder)) for folder in folders]
             self.views = [stack.enter_context(stored.view()) for stored in self.stored]
             self._stack = stack.pop_all()
 

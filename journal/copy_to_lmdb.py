@@ -124,7 +124,7 @@ class LmdbTarget(Target):
     async def settle(self) -> None:
         await self._close_journals()
         if self._views is None:
-            self._views = Views(self._folder)
+            self._views = Views(self._folder, self._owners)
 
     @property
     def views(self) -> Views:

@@ -50,11 +50,15 @@ def environments(path: Path) -> list[Path]:
     are being moved."""
     layout = _settled(path)
     workers = 1 if layout is None else layout.workers
-    folders = [environment_of(path, worker) for worker in range(workers)]
+    folders = folders_of(path, workers)
     for folder in folders[1:]:
         if not (folder / DATA_FILE).is_file():
             raise JournalError(f"journal {path}: the environment {folder} is missing; restore the folder from a backup")
     return folders
+
+
+def folders_of(path: Path, workers: int) -> list[Path]:
+    return [environment_of(path, worker) for worker in range(workers)]
 
 
 def _settled(path: Path) -> Layout | None:

@@ -132,7 +132,7 @@ def test_consumers_of_several_logs_go_on_in_postgres(
             assert len(seen) == len(left)
         await journal.close()
         # And from there, with what is to be skipped, into two logs.
-        back = LmdbTarget(tmp_path / "back", 2)
+        back = LmdbTarget(tmp_path / "back", 2, SHARDS)
         await copy(PostgresSource(postgres_server.dsn, postgres_schema), back, False, Nothing())
         async with opened(tmp_path / "back", 2) as journals:
             for name, left in expected.items():
@@ -191,7 +191,7 @@ def call(*arguments: object) -> str:
 
 def test_the_commands_that_read_know_folders_of_several_workers(tmp_path: Path) -> None:
     run(fill(tmp_path, 3))
-    assert "160 events" in call("verify", "--path", tmp_path)
+    assert "161 events" in call("verify", "--path", tmp_path)
     assert "workers            3" in call("stat", "--path", tmp_path)
     assert len(call("list", "--prefix", "u.cart", "--path", tmp_path).splitlines()) == len(ENTITIES)
     assert len(call("show", "u.cart|7", "--path", tmp_path).splitlines()) == 4

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,10 @@ import asyncpg
 
 from stateside.journal.contract import Journal
 from stateside.journal.postgres_schema import quoted
-from stateside.journal.replicate import Observer, Replicator, ReplicatorSettings
-from stateside.journal.source import Source
 from tests.helpers.journal import list_all, load, read_all
 
 LEFT_OUT = ("|offset|", "|node|")
+PREFIXES = ("cart|", "value|", "other|", "|crdt|", "echo|")  # of all entities in these tests
 PATIENCE = 30.0
 
 
@@ -28,37 +28,66 @@ class Content(NamedTuple):
     events: list[bytes]  # of the proxy's own entities those behind the snapshot
 
 
-@dataclass
-class Said:
-    """The replicator's log."""
+class Remote:
+    """A replicator's process; its attributes are those of the last line that it said."""
 
-    lines: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
+    def __init__(self, folders: Sequence[Path], dsn: str, schema: str, lease: float, socket: str) -> None:
+        settings = {"schema": schema, "retry_min": 0.02, "retry_max": 0.05, "poll_interval": 0.005}
+        self._given = {
+            "folders": [str(folder) for folder in folders],
+            "dsn": dsn,
+            "settings": settings,
+            "lease": lease,
+            "socket": socket,
+        }
+        self.connected = False
+        self.trouble = ""
+        self.applied = [0] * len(folders)
+        self.swept = [False] * len(folders)
+        self.behind = self.events = self.batches = self.errors = 0
+        self.seconds = 0.0
+        self.reasons: list[str] = []
 
-    def __call__(self, level: str, text: str, **fields: Any) -> None:
-        self.lines.append((level, text, fields))
+    async def start(self) -> None:
+        command = [sys.executable, "-m", "tests.helpers.standby_process", json.dumps(self._given)]
+        self._process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, limit=1 << 20)
+        self._listening = asyncio.create_task(self._listen())
 
-    def reasons(self) -> list[str]:
-        return [fields["reason"] for _, _, fields in self.lines if "reason" in fields]
+    async def stop(self) -> None:
+        """When all was shipped."""
+        if self._process.returncode is None:
+            self._process.terminate()
+        await asyncio.wait_for(self._listening, PATIENCE)
+        await self._process.wait()
 
+    async def kill(self) -> None:
+        self._process.kill()
+        await self._listening
+        await self._process.wait()
+        self.connected = False
 
-def replicator_of(
-    folders: Sequence[Path], dsn: str, schema: str, observer: Observer | None = None, **settings: Any
-) -> Replicator:
-    """Of the workers' logs in these folders; quick to try again."""
-    sources = [Source(f"worker-{index}", folder) for index, folder in enumerate(folders)]
-    quick = {"retry_min": 0.02, "retry_max": 0.05, "poll_interval": 0.005} | settings
-    return Replicator(sources, dsn, ReplicatorSettings(schema=schema, **quick), observer or Observer(say=Said()))
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            try:
+                said = json.loads(line)
+            except ValueError:
+                return  # killed in the middle of it
+            for name, value in said.items():
+                setattr(self, name, value)
 
 
 @asynccontextmanager
-async def replicating(replicator: Replicator) -> AsyncIterator[Replicator]:
-    """Running, and at the end stopped when all was shipped."""
-    running = asyncio.create_task(replicator.run())
+async def replicating(
+    folders: Sequence[Path], dsn: str, schema: str, lease: float = 10.0, socket: str = ""
+) -> AsyncIterator[Remote]:
+    """A replicator of the workers' logs in these folders; at the end stopped when all was shipped."""
+    remote = Remote(folders, dsn, schema, lease, socket)
+    await remote.start()
     try:
-        yield replicator
+        yield remote
     finally:
-        replicator.stop()
-        await asyncio.wait_for(running, PATIENCE)
+        await remote.stop()
 
 
 async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -67,14 +96,13 @@ async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> Non
             await asyncio.sleep(0.005)
 
 
-async def shipped(replicator: Replicator, *journals: Any) -> None:
-    """Until Postgres has all that these journals have flushed, in the order of the sources."""
+async def shipped(remote: Remote, *journals: Any) -> None:
+    """Until Postgres has all that these journals have flushed, in the order of the folders."""
     await until(
         lambda: (
-            replicator.connected
+            remote.connected
             and all(
-                source.applied >= journal.log.stored_offset
-                for source, journal in zip(replicator.sources, journals, strict=True)
+                applied >= journal.log.stored_offset for applied, journal in zip(remote.applied, journals, strict=True)
             )
         )
     )
@@ -83,8 +111,8 @@ async def shipped(replicator: Replicator, *journals: Any) -> None:
 async def contents(*journals: Journal) -> dict[str, Content]:
     found = {}
     for journal in journals:
-        for entity in await list_all(journal, ""):
-            if not entity.startswith(LEFT_OUT):
+        for prefix in PREFIXES:
+            for entity in await list_all(journal, prefix):
                 head = await load(journal, entity)
                 first = head.snapshot_sequence + 1 if entity.startswith("|") else 1
                 events = await read_all(journal, entity, first)

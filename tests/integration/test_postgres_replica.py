@@ -21,11 +21,8 @@ from tests.helpers.journal import Answer, append, load, put, read_log, read_whol
 from tests.helpers.postgres import PostgresServer
 from tests.helpers.relay import Relay
 from tests.helpers.standby import (
-    Observer,
-    Said,
     contents,
     replicating,
-    replicator_of,
     shipped,
     standby_contents,
     until,
@@ -70,13 +67,13 @@ def test_events_snapshots_values_and_deletions_arrive_as_they_are(
         journal = local(tmp_path)
         await journal.open()
         await fill(journal)
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
             for turn in range(1, 4):
                 await fill(journal, turn)
                 await shipped(replicator, journal)
                 here = await contents(journal)
                 assert await standby_contents(postgres_server.dsn, postgres_schema) == here
-        assert replicator.counts.events == journal.log.events
+        assert replicator.events == journal.log.events
         store = store_in(postgres_server, postgres_schema)
         await store.open()
         assert await contents(store) == here
@@ -94,7 +91,7 @@ def test_logs_of_several_workers_that_come_later_go_into_one_schema(
     async def scenario() -> None:
         folders = [tmp_path, tmp_path / "worker-1"]
         journals = [local(folder) for folder in folders]
-        async with replicating(replicator_of(folders, postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating(folders, postgres_server.dsn, postgres_schema) as replicator:
             await asyncio.sleep(0.02)
             assert not replicator.connected, "there is no journal yet"
             for number, journal in enumerate(journals):
@@ -116,42 +113,37 @@ def test_a_log_whose_map_grows_while_it_is_read_is_followed(
         journal = local(tmp_path, map_size=1 << 20)
         await journal.open()
         before = journal.log.map_size
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
             for number in range(300):
                 await append(journal, f"cart|{number}", 1, b"x" * 50_000)
             await shipped(replicator, journal)
             assert journal.log.map_size > before
             assert await standby_contents(postgres_server.dsn, postgres_schema) == await contents(journal)
-        assert replicator.counts.batches > 2, "what is large comes in several batches"
+        assert replicator.batches > 2, "what is large comes in several batches"
         await journal.close()
 
     uvloop.run(scenario())
 
 
-@pytest.mark.parametrize("skipping", range(ANSWERS))
 def test_a_lost_answer_at_any_step_changes_nothing(
-    postgres_server: PostgresServer, tmp_path: Path, skipping: int
+    postgres_server: PostgresServer, postgres_schema: str, tmp_path: Path
 ) -> None:
     async def scenario() -> None:
-        schema = f"lost_{skipping}"
         relay = Relay(postgres_server.port)
         dsn = postgres_server.dsn.replace(f":{postgres_server.port}/", f":{await relay.start()}/")
         journal = local(tmp_path)
         await journal.open()
-        await fill(journal)
-        relay.cut(skipping)
-        async with replicating(replicator_of([tmp_path], dsn, schema)) as replicator:
-            await until(lambda: replicator.connected)
-            await fill(journal, 1)
-            await until(lambda: relay.cuts == 1 or replicator.sources[0].applied == journal.log.stored_offset)
-            turn = 2
-            while not relay.cuts:
-                await fill(journal, turn)
+        turn = 0
+        async with replicating([tmp_path], dsn, postgres_schema) as replicator:
+            for skipping in range(ANSWERS):
+                relay.cut(skipping)
+                while relay.cuts == skipping:
+                    await fill(journal, turn)
+                    turn += 1
+                    await until(lambda: relay.cuts > skipping or replicator.applied[0] == journal.log.stored_offset)  # noqa: B023
                 await shipped(replicator, journal)
-                turn += 1
-            await fill(journal, turn)
-            await shipped(replicator, journal)
-            assert await standby_contents(postgres_server.dsn, schema) == await contents(journal)
+            assert replicator.errors >= ANSWERS
+            assert await standby_contents(postgres_server.dsn, postgres_schema) == await contents(journal)
         await journal.close()
         await relay.close()
 
@@ -160,29 +152,61 @@ def test_a_lost_answer_at_any_step_changes_nothing(
 
 def test_kill_9_of_postgres_loses_and_doubles_nothing_and_says_one_line(mortal: PostgresServer, tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal, said = local(tmp_path), Said()
+        journal = local(tmp_path)
         await journal.open()
-        replicator = replicator_of([tmp_path], mortal.dsn, "killed", Observer(say=said))
-        async with replicating(replicator):
+        async with replicating([tmp_path], mortal.dsn, "killed") as replicator:
             last = 0
             for _ in range(3):
-                goal = replicator.counts.events + 200
-                while replicator.counts.events < goal:
+                goal = replicator.events + 200
+                while replicator.events < goal:
                     last += 1
                     await append(journal, "cart|1", last, b"%d" % last)
                 mortal.kill()
-                await until(lambda: replicator.seconds_behind > 0.2 or not replicator.connected)
+                await until(lambda: replicator.seconds > 0.2 or not replicator.connected)
                 for _ in range(100):
                     last += 1
                     await append(journal, "cart|1", last, b"%d" % last)
                     await asyncio.sleep(0.002)
-                assert replicator.records_behind and not replicator.connected
+                assert replicator.behind and not replicator.connected
                 assert replicator.trouble.startswith("Postgres is away")
                 mortal.start()
                 await shipped(replicator, journal)
-                assert replicator.trouble == "" and replicator.seconds_behind == 0
+                assert replicator.trouble == "" and replicator.seconds == 0
             assert await standby_contents(mortal.dsn, "killed") == await contents(journal)
-            assert len(said.reasons()) <= 2 * 3 < replicator.counts.errors, "not a line for each try"
+            assert len(replicator.reasons) <= 2 * 3 < replicator.errors, "not a line for each try"
+        await journal.close()
+
+    uvloop.run(scenario())
+
+
+def test_kill_9_of_the_replicator_at_any_moment_loses_and_doubles_nothing(
+    postgres_server: PostgresServer, postgres_schema: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        journal = local(tmp_path)
+        await journal.open()
+        stopped = False
+
+        async def write(number: int) -> None:
+            last = 0
+            while not stopped:
+                last += 1
+                snapshot = b"%d" % last if last % 7 == 0 else None
+                await append(journal, f"cart|{number}", last, b"%d" % last, snapshot=snapshot)
+                await put(journal, f"value|{number}", last, b"%d" % last)
+                await asyncio.sleep(0.002)
+
+        writers = [asyncio.create_task(write(number)) for number in range(20)]
+        for turn in range(5):
+            async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
+                if turn < 4:
+                    await until(lambda: replicator.batches > 2 + turn)  # noqa: B023
+                    await replicator.kill()
+                else:
+                    stopped = True
+                    await asyncio.gather(*writers)
+                    await shipped(replicator, journal)
+        assert await standby_contents(postgres_server.dsn, postgres_schema) == await contents(journal)
         await journal.close()
 
     uvloop.run(scenario())
@@ -197,7 +221,7 @@ def test_the_schema_of_a_proxy_is_not_replicated_to(
     async def scenario() -> None:
         store, journal = store_in(postgres_server, postgres_schema), local(tmp_path)
         await asyncio.gather(store.open(), journal.open())
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
             await until(lambda: "is the journal of a proxy, not a replica" in replicator.trouble)
         await append(store, "cart|1", 1, b"undisturbed")
         await asyncio.gather(store.close(), journal.close())
@@ -213,7 +237,7 @@ def test_a_journal_that_was_made_anew_is_not_mixed_in(
             journal = local(folder)
             await journal.open()
             await append(journal, "cart|1", 1, folder.name.encode())
-            async with replicating(replicator_of([folder], postgres_server.dsn, postgres_schema)) as replicator:
+            async with replicating([folder], postgres_server.dsn, postgres_schema) as replicator:
                 if folder.name == "old":
                     await shipped(replicator, journal)
                 else:
@@ -238,12 +262,11 @@ def test_an_older_state_of_the_same_folder_is_refused(
             await journal.open()
             for sequence in (2, 3):
                 await append(journal, "cart|1", sequence, text)
-            replicator = replicator_of([tmp_path / "journal"], postgres_server.dsn, postgres_schema)
-            async with replicating(replicator):
+            async with replicating([tmp_path / "journal"], postgres_server.dsn, postgres_schema) as replicator:
                 if text == b"shipped":
                     await shipped(replicator, journal)
                 else:
-                    await until(lambda: "has another history of it" in replicator.trouble)  # noqa: B023
+                    await until(lambda: "has another history of it" in replicator.trouble)
             await journal.close()
             (tmp_path / "journal" / "data.mdb").write_bytes(backup)
 
@@ -254,26 +277,22 @@ def test_a_proxy_waits_for_the_lease_and_is_refused_while_the_replica_is_written
     postgres_server: PostgresServer, postgres_schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        monkeypatch.setattr(postgres_standby, "LEASE", 0.6)
+        monkeypatch.setattr(postgres_standby, "LEASE", 0.9)
         journal, store = local(tmp_path), store_in(postgres_server, postgres_schema)
         await journal.open()
         await append(journal, "cart|1", 1, b"one")
-        replicator = replicator_of([tmp_path], postgres_server.dsn, postgres_schema)
-        running = asyncio.create_task(replicator.run())
-        await shipped(replicator, journal)
-        with pytest.raises(JournalError, match="is a replica of the journal .+, and its proxy is writing to it"):
-            await store.open()
-        await store.close()
-        running.cancel()  # as good as killed: nothing is released
-        await asyncio.gather(running, return_exceptions=True)
-        replicator._disconnect()
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema, 0.9) as replicator:
+            await shipped(replicator, journal)
+            with pytest.raises(JournalError, match="is a replica of the journal .+, and its proxy is writing to it"):
+                await store.open()
+            await store.close()
+            await replicator.kill()
         begun, store = monotonic(), store_in(postgres_server, postgres_schema)
         await store.open()
         assert monotonic() - begun < 3
         await append(store, "cart|1", 2, b"two")
         await store.close()
-        late = replicator_of([tmp_path], postgres_server.dsn, postgres_schema)
-        async with replicating(late):
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as late:
             await until(lambda: "until a proxy took it over at" in late.trouble)
         await journal.close()
 
@@ -287,7 +306,7 @@ def test_a_replica_that_is_promoted_under_its_replicator_takes_nothing_more(
         journal = local(tmp_path)
         await journal.open()
         await append(journal, "cart|1", 1, b"one")
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
             await shipped(replicator, journal)
             settings = {"search_path": quoted(postgres_schema)}
             connection = await asyncpg.connect(postgres_server.dsn, server_settings=settings)
@@ -313,7 +332,7 @@ def test_a_schema_of_a_newer_program_is_refused(
         connection = await asyncpg.connect(postgres_server.dsn)
         await connection.execute(f"INSERT INTO {postgres_schema}.migrations VALUES ({len(MIGRATIONS) + 1})")
         await connection.close()
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
             await until(lambda: "this program knows version" in replicator.trouble)
         await journal.close()
 
@@ -330,7 +349,7 @@ def test_a_consumer_goes_on_at_the_same_event_in_postgres(
         journal = local(tmp_path)
         await journal.open()
         position = Position(journal, "mailer|cart")
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
             for sequence in range(0, 30, 3):
                 await append(journal, "cart|1", sequence + 1, *(b"%d" % (sequence + each) for each in (1, 2, 3)))
                 await append(journal, "other|1", sequence // 3 + 1, b"not its own")
@@ -359,7 +378,7 @@ def test_a_consumer_of_several_logs_misses_nothing_in_postgres(
             await journal.open()
         handled: set[str] = set()
         positions = [Position(journal, "mailer|cart") for journal in journals]
-        async with replicating(replicator_of(folders, postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating(folders, postgres_server.dsn, postgres_schema) as replicator:
             for turn in range(1, 11):
                 for number, journal in enumerate(journals):
                     await append(journal, f"cart|{number}", turn, b"%d-%d" % (number, turn))
@@ -389,7 +408,7 @@ def test_an_entity_that_moved_to_another_worker_is_there_once(
         await asyncio.gather(before.open(), after.open())
         for sequence in range(1, 11):
             await append(before, "cart|1", sequence, b"%d" % sequence)
-        async with replicating(replicator_of(folders, postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating(folders, postgres_server.dsn, postgres_schema) as replicator:
             await shipped(replicator, before, after)
             for sequence in range(1, 16):
                 await append(after, "cart|1", sequence, b"%d" % sequence)
@@ -412,8 +431,8 @@ def test_a_snapshot_without_a_record_in_the_log_arrives_too(
         await journal.open()
         await append(journal, "cart|1", 1, b"one", b"two")
         await append(journal, "cart|1", 3, snapshot=b"covers two")
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
-            await until(lambda: replicator.sources[0].is_swept)
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
+            await until(lambda: replicator.swept[0])
             assert await standby_contents(postgres_server.dsn, postgres_schema) == await contents(journal)
         await journal.close()
 
@@ -437,11 +456,11 @@ def test_a_backlog_is_shipped_in_bounded_batches_and_fast(
             for answer in answers:
                 await answer.result()
         begun = monotonic()
-        async with replicating(replicator_of([tmp_path], postgres_server.dsn, postgres_schema)) as replicator:
+        async with replicating([tmp_path], postgres_server.dsn, postgres_schema) as replicator:
             await shipped(replicator, journal)
         pace = 60_000 / (monotonic() - begun)
-        print(f"replication of a backlog: {pace:,.0f} events/s, {replicator.counts.batches} batches")
-        assert replicator.counts.batches >= 3
+        print(f"replication of a backlog: {pace:,.0f} events/s, {replicator.batches} batches")
+        assert replicator.batches >= 3
         assert pace > 5_000
         await journal.close()
 

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
+from typing import cast
 
 HELLO, STORED, APPLIED, AWAY = 1, 2, 3, 4
 
@@ -33,8 +34,7 @@ class _Peer(asyncio.Protocol):
         self.index = -1  # the worker, as the replicator knows it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data

@@ -28,6 +28,7 @@ from examples.shopping_cart.stack import Child, port_of, proxy, user_function
 from tests.helpers.postgres import PostgresServer
 
 FOLDER = Path("data/replicated")
+LOG = FOLDER / "proxy.log"
 WORKERS = 2
 LAG_TIMEOUT = 60.0
 SETTINGS = {
@@ -44,7 +45,9 @@ SETTINGS = {
 def main(mode: str | None, seconds: float) -> None:
     """Lose a machine and start from Postgres."""
     modes = [mode] if mode else ["async", "sync"]
-    say("a Postgres server of our own")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    LOG.unlink(missing_ok=True)
+    say(f"a Postgres server of our own; the log of the proxies is ./{LOG}")
     postgres = PostgresServer().start()
     try:
         sound = [uvloop.run(Scene(postgres, each, seconds).play()) for each in modes]
@@ -90,10 +93,11 @@ class Scene:
             "STATESIDE_JOURNAL_REPLICA": self.postgres.dsn,
             "STATESIDE_JOURNAL_REPLICA_MODE": self.mode,
         }
-        return proxy(0, function_port, self._settings() | replica)
+        return proxy(0, function_port, self._settings() | replica, str(LOG))
 
     def _proxy_on_postgres(self, function_port: int) -> Child:
-        return proxy(0, function_port, self._settings() | {"STATESIDE_JOURNAL": self.postgres.dsn})
+        settings = self._settings() | {"STATESIDE_JOURNAL": self.postgres.dsn}
+        return proxy(0, function_port, settings, str(LOG))
 
     def _settings(self) -> dict[str, str]:
         return SETTINGS | {"STATESIDE_ADMIN_PORT": str(self.admin_port), "STATESIDE_POSTGRES_SCHEMA": self._schema}

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import signal
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from stateside.journal.folders import Owners
@@ -23,7 +23,7 @@ from ..integration.user_function import ScriptedUserFunction
 from .load import Command, Load, check_entity, read
 
 WORKERS = 2
-EVENTS = 30_000
+EVENTS = 60_000
 
 
 async def journal_command(*arguments: object) -> asyncio.subprocess.Process:
@@ -107,16 +107,36 @@ async def test_a_copy_that_is_killed_goes_on_where_it_ended(
 ) -> None:
     await fill(tmp_path / "from")
     to = ["--to-schema", postgres_schema, postgres_server.dsn] if store == "postgres" else [str(tmp_path / "to")]
-    chance = random.Random(3)
-    for _ in range(4):
+    reached = 0
+    for _ in range(2):
         process = await journal_command("copy", tmp_path / "from", *to)
-        await asyncio.wait((asyncio.create_task(process.wait()),), timeout=0.4 + chance.random())
-        if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while (now := await copied(tmp_path, postgres_server, postgres_schema, store)) <= reached:
+                await asyncio.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
         await process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        reached = now
     said = await done("copy", tmp_path / "from", *to)
     assert f"3000 entities with {EVENTS} events compared: all equal" in said
     assert "all equal" in await done("copy", "--verify-only", tmp_path / "from", *to)
     if store == "lmdb":
         found = json.loads(await done("stat", "--json", "--path", tmp_path / "to"))
         assert (found["events"], found["appends"]) == (EVENTS, EVENTS // 3)
+
+
+async def copied(folder: Path, server: PostgresServer, schema: str, store: str) -> int:
+    """How many events the copy says it has stored."""
+    if store == "lmdb":
+        state = folder / "to.copying" / "copy.json"
+        text = state.read_bytes() if state.exists() else None
+    else:
+        connection = await asyncpg.connect(server.dsn)
+        try:
+            query = f"SELECT snapshot FROM \"{schema}\".entities WHERE entity = '|copy|'"
+            text = await connection.fetchval(query)
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            text = None  # not made yet
+        finally:
+            await connection.close()
+    return int(json.loads(text)["events"]) if text else 0

@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run demo demo-chat test bench bench-kernels load soak lint types proto build interop clean
+.PHONY: help run demo demo-chat replicated test bench bench-kernels load soak lint types proto build interop clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -17,6 +17,10 @@ demo: build      ## a purchase, a kill -9 of the proxy, the same cart again
 
 demo-chat: build ## three nodes chat, one is killed with kill -9 and comes back
 	$(BIN)/python -m examples.chat.demo
+
+replicated: build ## two workers and Postgres: kill -9 of everything, the journal deleted, a start from Postgres
+	@tests/interop/postgres/setup
+	$(BIN)/python -m examples.shopping_cart.replicated $(ARGS)
 
 test: build interop  ## the test suite; pytest arguments in ARGS
 	$(BIN)/pytest $(ARGS)

@@ -10,22 +10,25 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from stateside.journal.anyvalue import split_any
+from stateside.journal.cli_move import backup_command, copy_command, folder_of, is_postgres
 from stateside.journal.cli_promote import promote_command
 from stateside.journal.compact import compact_in_place, compact_to
 from stateside.journal.contract import Durability, JournalError
+from stateside.journal.folders import environments, owners_of
 from stateside.journal.format import Damaged, Record
 from stateside.journal.layout import require_one_environment
 from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.reader import EntityState, StoredJournal, View
 from stateside.journal.transfer import Imported, any_fields, export_lines, import_lines
-from stateside.journal.verify import Verdict, verify, work_of
+from stateside.journal.verify import Totals, verify, work_of
 
 PREVIEW = 80  # characters of a payload in a table
 
@@ -66,28 +69,59 @@ def journal() -> None:
     """Look into the journal, check it, copy it."""
 
 
+class Folder(click.Path):
+    """Of a command that knows nothing of Postgres."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and is_postgres(value):
+            advice = "copy it into a folder first: stateside journal copy URL FOLDER"
+            self.fail(f"this command reads folders only; {advice}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 path_option = click.option(
-    "--path",
-    type=click.Path(path_type=Path),
-    default=Path("data/journal"),
-    show_default=True,
-    help="Directory of the journal.",
+    "--path", type=Folder(), default=Path("data/journal"), show_default=True, help="Directory of the journal."
 )
+place_option = click.option(
+    "--path", "place", default="data/journal", show_default=True, help="Directory of the journal, or URL of Postgres."
+)
+schema_option = click.option("--schema", default="stateside", show_default=True, help="If it is in Postgres.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON, one object a line.")
 
 
 @journal.command()
-@path_option
+@place_option
+@schema_option
 @json_option
-def stat(path: Path, as_json: bool) -> None:
+def stat(place: str, schema: str, as_json: bool) -> None:
     """What the journal holds and how large it is."""
-    with viewing(path) as (stored, view):
-        found = _statistics(stored, view)
+    if is_postgres(place):
+        from stateside.journal import postgres_check
+
+        found = asyncio.run(postgres_check.statistics(place, schema))
+    else:
+        found = _folder_statistics(folder_of(place))
     if as_json:
         click.echo(json.dumps(found))
         return
     for name, value in found.items():
         click.echo(f"{name:<18} {value}")
+
+
+def _folder_statistics(path: Path) -> dict[str, int | str]:
+    """Numbers of all workers together."""
+    with viewing(path) as each:
+        found = [_statistics(stored, view) for stored, view in each]
+    total = dict(found[0])
+    for other in found[1:]:
+        for name, value in other.items():
+            kept = total[name]
+            if name not in ("format", "identity") and isinstance(value, int) and isinstance(kept, int):
+                total[name] = kept + value
+    return total | {"workers": len(found)}
 
 
 def _statistics(stored: StoredJournal, view: View) -> dict[str, int | str]:
@@ -121,10 +155,9 @@ def _statistics(stored: StoredJournal, view: View) -> dict[str, int | str]:
 @json_option
 def list_(path: Path, prefix: str, limit: int | None, as_json: bool) -> None:
     """Entities: kind, number of events or version of the value, sequence of the snapshot (- without), id."""
-    with viewing(path) as (_, view):
-        for count, state in enumerate(view.entities(prefix)):
-            if count == limit:
-                break
+    with viewing(path) as each:
+        states = chain.from_iterable(view.entities(prefix) for _, view in each)
+        for state in islice(states, limit):
             click.echo(_entity_line(state, as_json))
 
 
@@ -160,8 +193,9 @@ def _entity_fields(state: EntityState) -> dict[str, object]:
 def show(entity: str, path: Path, first: int, last: int | None, payload: str, as_json: bool) -> None:
     """Events of ENTITY: sequence, type URL, size in bytes, value. Values are whole in JSON, else cut. Of an entity that
     keeps a value: its version and itself."""
-    with viewing(path) as (_, view):
-        if not view.has(entity):
+    with viewing(path) as each:
+        view = next((view for _, view in each if view.has(entity)), None)
+        if view is None:
             raise Failed(f"there is no entity {entity!r} in {path}; `stateside journal list` shows which there are")
         try:
             if view.keeps_value(entity):
@@ -212,24 +246,42 @@ def _printable(text: str) -> str:
 
 
 @journal.command("verify")
-@path_option
-def verify_(path: Path) -> None:
-    """Check every checksum, the sequences of every entity, and the index. Exit code 1 when something is damaged."""
-    with viewing(path) as (_, view), progress("verifying", work_of(view)) as advance:
-        verdict = verify(view, advance)
-    _tell_verdict(verdict)
-    if verdict.damaged:
+@place_option
+@schema_option
+def verify_(place: str, schema: str) -> None:
+    """Check every checksum, the sequences of every entity, and the index; in Postgres, sequences and snapshots. Exit
+    code 1 when something is damaged."""
+    if is_postgres(place):
+        from stateside.journal import postgres_check
+
+        found = asyncio.run(postgres_check.verify(place, schema))
+    else:
+        found = _verify_folder(folder_of(place))
+    _tell_verdict(found)
+    if found.damaged:
         raise SystemExit(1)
 
 
-def _tell_verdict(verdict: Verdict) -> None:
-    for entity, problems in sorted(verdict.damaged.items()):
+def _verify_folder(path: Path) -> Totals:
+    owners, found = owners_of(path), Totals()
+    with viewing(path) as each, progress("verifying", sum(work_of(view) for _, view in each)) as advance:
+        for worker, (_, view) in enumerate(each):
+            verdict = verify(view, advance)
+            found.add(verdict)
+            for entity in verdict.last_sequences if len(each) > 1 else ():
+                if owners.is_misplaced(entity, worker):
+                    found.report(entity, f"worker {worker} has it, and it belongs to worker {owners.of(entity)}")
+    return found
+
+
+def _tell_verdict(found: Totals) -> None:
+    for entity, problems in sorted(found.damaged.items()):
         for problem in problems:
             click.echo(f"damaged  {_printable(entity) or '(unknown entity)'}  {_printable(problem)}")
-    outcome = f"{len(verdict.damaged)} damaged" if verdict.damaged else "all sound"
+    outcome = f"{len(found.damaged)} damaged" if found.damaged else "all sound"
     click.echo(
-        f"{len(verdict.last_sequences)} entities, {verdict.events} events in {verdict.appends} appends, "
-        f"{verdict.snapshots} snapshots, {len(verdict.values)} values: {outcome}"
+        f"{found.entities} entities, {found.events} events in {found.appends} appends, "
+        f"{found.snapshots} snapshots, {found.values} values: {outcome}"
     )
 
 
@@ -245,8 +297,8 @@ def export(file: IO[str], path: Path) -> None:
         warnings += 1
         click.echo(f"Left out: {_printable(text)}", err=True)
 
-    with viewing(path) as (_, view), progress("exporting", None) as advance:
-        for line in export_lines(view, warn):
+    with viewing(path) as each, progress("exporting", None) as advance:
+        for line in chain.from_iterable(export_lines(view, warn) for _, view in each):
             file.write(line + "\n")
             advance()
     if warnings:
@@ -259,6 +311,7 @@ def export(file: IO[str], path: Path) -> None:
 def import_(file: IO[str], path: Path) -> None:
     """Store the events, snapshots and values of FILE (- for standard input). What is stored already is skipped, so an
     import that was interrupted can be run again. No proxy may have the journal open."""
+    require_one_environment(path)
     with progress("importing", None) as advance:
         done = asyncio.run(_import(file, path, advance))
     click.echo(
@@ -289,17 +342,28 @@ def compact(destination: Path | None, in_place: bool, path: Path) -> None:
     open."""
     if (destination is None) != in_place:
         raise click.UsageError("say where to: DESTINATION, or --in-place")
-    before, after = compact_in_place(path) if destination is None else compact_to(path, destination)
+    before = after = 0
+    if destination is not None:
+        require_one_environment(path)
+        before, after = compact_to(path, destination)
+    else:
+        for environment in environments(path):
+            sizes = compact_in_place(environment)
+            before, after = before + sizes[0], after + sizes[1]
     click.echo(f"{before} bytes before, {after} bytes after")
 
 
 journal.add_command(promote_command)
+journal.add_command(copy_command)
+journal.add_command(backup_command)
 
 
 @contextmanager
-def viewing(path: Path) -> Iterator[tuple[StoredJournal, View]]:
-    with StoredJournal(path) as stored, stored.view() as view:
-        yield stored, view
+def viewing(path: Path) -> Iterator[list[tuple[StoredJournal, View]]]:
+    """The environments of all workers."""
+    with ExitStack() as stack:
+        each = [stack.enter_context(StoredJournal(folder)) for folder in environments(path)]
+        yield [(stored, stack.enter_context(stored.view())) for stored in each]
 
 
 @contextmanager

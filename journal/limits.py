@@ -14,6 +14,7 @@ CRDT_PREFIX = "|crdt|"  # before the persistence id and the key of a replicated 
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
 MOVED_ENTITY = "|moved|"  # a value at the end of a log from which events were moved away; an export leaves it out
 NODE_ENTITY = "|node|"  # a value that says whose journal this is; an export leaves it out
+COPY_ENTITY = "|copy|"  # in Postgres: a value that says what is being copied into it, and how far it is
 
 
 def entity_error(entity: str) -> JournalError | None:

@@ -120,6 +120,7 @@ class PostgresJournal(Journal):
         try:
             self._connection = await self._connect()
             await schema.migrate(self._connection, self.settings.schema)
+            await schema.refuse_half_a_copy(self._connection, self.settings.schema)
             await standby.enter_as_journal(self._connection, self.settings.schema)
             self._know_shards(await self._connection.fetchval(schema.NUMBER_OF_SHARDS))
             self._pool = await asyncpg.create_pool(

@@ -8,10 +8,12 @@ a lost answer changes nothing.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from stateside.journal import postgres_standby
 from stateside.journal.contract import JournalError
+from stateside.journal.limits import COPY_ENTITY
 
 # Taken while the schema is looked at and changed: only one process does that.
 MIGRATION_LOCK = 0x5374617465
@@ -253,6 +255,17 @@ async def migrate(connection: Any, schema: str) -> None:
         for number in range(known + 1, len(MIGRATIONS) + 1):
             await connection.execute(MIGRATIONS[number - 1])
             await connection.execute("INSERT INTO migrations (number) VALUES ($1)", number)
+
+
+async def refuse_half_a_copy(connection: Any, schema: str) -> None:
+    """Raises JournalError while a copy into the schema is not complete."""
+    query = "SELECT snapshot FROM entities WHERE entity = $1"
+    state = await connection.fetchval(query, COPY_ENTITY.encode())
+    if state is not None and not json.loads(state)["done"]:
+        raise JournalError(
+            f"the schema {schema!r} has half a copy of a journal: run the same `stateside journal copy` again, which "
+            "goes on where it was, or drop the schema"
+        )
 
 
 def quoted(name: str) -> str:

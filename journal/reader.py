@@ -76,9 +76,13 @@ class View:
 
     def entities(self, prefix: str = "") -> Iterator[EntityState]:
         """All entities whose id begins with `prefix`, in the order of their bytes."""
+        return map(self._state, self.names(prefix))
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Their ids."""
         names = heapq.merge(self._indexed_entities(prefix), sorted(self._tail_entities(prefix)))
         for key, _ in groupby(names):
-            yield self._state(key[:-1].decode())
+            yield key[:-1].decode()
 
     def has(self, entity: str) -> bool:
         return bool(entity) and self._last_offset(entity) is not None
@@ -97,6 +101,19 @@ class View:
         if record.entity != entity or not record.is_value:
             raise Damaged(entity, 0, f"the index leads to a record of {record.entity!r}")
         return record
+
+    def offset_of(self, entity: str, sequence: int) -> int | None:
+        """Of the record that has the event."""
+        found = None
+        for offset in self._offsets(entity, sequence):
+            if self.header(offset).first_sequence > sequence:
+                break
+            found = offset
+        return found
+
+    def value_offset(self, entity: str) -> int | None:
+        """Of the record of its latest value."""
+        return self._last_offset(entity)
 
     def superseded(self, header: Header) -> bool:
         """Whether the record has a version of a value that a later one took the place of."""

@@ -34,6 +34,33 @@ class LastValue:
 
 
 @dataclass(slots=True)
+class Totals:
+    """What checks found in all. `damaged` as of a verdict."""
+
+    entities: int = 0
+    events: int = 0
+    appends: int = 0
+    snapshots: int = 0
+    values: int = 0
+    damaged: dict[str, list[str]] = field(default_factory=dict)
+
+    def report(self, entity: str | None, what: str) -> None:
+        found = self.damaged.setdefault(entity or "", [])
+        if what not in found:
+            found.append(what)
+
+    def add(self, verdict: Verdict) -> None:
+        self.entities += len(verdict.last_sequences)
+        self.events += verdict.events
+        self.appends += verdict.appends
+        self.snapshots += verdict.snapshots
+        self.values += len(verdict.values)
+        for entity, problems in verdict.damaged.items():
+            for problem in problems:
+                self.report(entity, problem)
+
+
+@dataclass(slots=True)
 class Verdict:
     """What a check found. `damaged` maps an entity ("" when it cannot be told) to what is wrong with it."""
 

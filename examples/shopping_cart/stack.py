@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 START_TIMEOUT = 30.0  # seconds
 STOP_TIMEOUT = 20.0
@@ -19,8 +20,10 @@ STOP_TIMEOUT = 20.0
 class Child:
     """A child process that says on stdout, in one line, that it is ready."""
 
-    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: str | None = None) -> None:
+        """log: the file that gets what it writes to stderr, which otherwise is ours."""
         self.name = name
+        self._log = log
         self._arguments = arguments
         self._environment = dict(os.environ) | dict(environment)
         self.process: subprocess.Popen[str] | None = None
@@ -28,13 +31,15 @@ class Child:
 
     def start(self) -> str:
         """Start and wait; the ready line. Raises RuntimeError when it ends or stays silent instead."""
-        process = self.process = subprocess.Popen(
-            [sys.executable, "-m", *self._arguments],
-            env=self._environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the parent, which stops its children in order
-        )
+        with open(self._log, "a") if self._log else nullcontext() as log:
+            process = self.process = subprocess.Popen(
+                [sys.executable, "-m", *self._arguments],
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the parent, which stops its children in order
+            )
         silence = threading.Timer(START_TIMEOUT, process.kill)
         silence.start()
         assert process.stdout is not None
@@ -82,10 +87,12 @@ def user_function(port: int) -> Child:
     return Child("user function", ["examples.shopping_cart"], {"PORT": str(port)})
 
 
-def proxy(http_port: int, user_function_port: int, settings: Mapping[str, str] | None = None) -> Child:
+def proxy(
+    http_port: int, user_function_port: int, settings: Mapping[str, str] | None = None, log: str | None = None
+) -> Child:
     """The sidecar before it. Other settings come from the environment."""
     environment = {"HTTP_PORT": str(http_port), "USER_FUNCTION_PORT": str(user_function_port)}
-    return Child("proxy", ["stateside.proxy.cli", "proxy"], environment | dict(settings or {}))
+    return Child("proxy", ["stateside.proxy.cli", "proxy"], environment | dict(settings or {}), log)
 
 
 def port_of(ready_line: str) -> int:

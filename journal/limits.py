@@ -10,8 +10,8 @@ APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has
 # Ids of what the proxy keeps for itself begin with it, behind an empty persistence id. Of their events, those before
 # the one that a snapshot covers are nobody's history, and `compact` may leave them out.
 INTERNAL = "|"
+CRDT_PREFIX = "|crdt|"  # before the persistence id and the key of a replicated state
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
-CRDT_ENTITIES = "|crdt|"  # before the id of a replicated entity: what replicas are kept under
 NODE_ENTITY = "|node|"  # a value that says whose journal this is; an export leaves it out
 
 

@@ -62,7 +62,7 @@ class _Export:
         except Damaged as damaged:
             self.warn(damaged.what)
             return
-        if header.entity.startswith(OFFSETS) or header.entity == NODE_ENTITY:
+        if header.entity.startswith(OFFSETS) or header.entity.startswith(NODE_ENTITY):
             return  # elsewhere the events have other offsets, and the journal another owner
         if header.is_value:
             if not self.view.superseded(header):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stateside.journal.limits import CRDT_ENTITIES, NODE_ENTITY
+from stateside.journal.limits import CRDT_PREFIX, NODE_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
 from stateside.journal.sharding import EntityShards
 
@@ -10,7 +10,7 @@ from stateside.journal.sharding import EntityShards
 def test_a_replica_is_in_the_shard_of_its_entity() -> None:
     shards = EntityShards(1024)
     for entity in ("counters|a", "counters|", "counters|a|b", "räume|küche"):
-        assert shards.shard(CRDT_ENTITIES + entity) == shards.shard(entity)
+        assert shards.shard(CRDT_PREFIX + entity) == shards.shard(entity)
 
 
 def test_offsets_and_the_record_of_the_node_are_in_no_shard() -> None:

@@ -10,6 +10,9 @@ event never blocks all that follow. What is given up is logged with all that is 
 The offset behind the last handled event is stored in the journal (journal/offsets.py), a little late on purpose: after
 a crash the last events come again. Consumers begin when their user function is discovered and stop first of all when
 the proxy stops.
+
+Of several workers with logs of their own each runs all consumers, over the events of its entities; in a log that they
+share a consumer runs on one worker, which owns the shard of its name.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from stateside.proto import Any, cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
 from stateside.proxy.effects import Hop, StandIn
+from stateside.proxy.part import Part
+from stateside.proxy.place import ALONE, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +45,7 @@ PAGE_EVENTS = 100  # read at a time
 STORE_EVENTS = 20  # handled events after which the offset is stored ...
 STORE_DELAY = 1.0  # ... or seconds, whichever comes first
 STORE_DISTANCE = 10_000 * APPEND_OFFSETS  # without events for this consumer, the offset is stored so often
+LOOK_INTERVAL = 0.1  # seconds between looks for events of others in a log that is shared
 RETRY_MIN, RETRY_MAX = 0.1, 30.0  # seconds between tries
 STOP_GRACE = 1.0  # seconds that an event under way gets when its consumer stops
 CONTENT_TYPE = "application/vnd.cloudstate.protobuf.any"
@@ -59,21 +65,23 @@ class Figures:
 class Eventing:
     """All consumers of the proxy."""
 
-    def __init__(self, settings: Settings, router: Router) -> None:
+    def __init__(self, settings: Settings, router: Router, place: Place = ALONE) -> None:
         self.figures = Figures()
+        self._part = Part(place.index, place.workers, settings.number_of_shards)
         self._settings = settings
         self._router = router
         self._consumers: dict[str, Consumer] = {}
 
     async def update(self, models: Sequence[ConsumerModel], journal: Journal) -> None:
         """Run consumers of these models, and no others. Those that stay go on, and try at once what they wait for."""
-        wanted = {model.name: model for model in models}
+        wanted = {model.name: model for model in models if not journal.is_shared or self._part.has(model.name)}
+        log_name = f"worker-{self._part.index}/" if self._part.workers > 1 and not journal.is_shared else ""
         await self._stop([name for name in self._consumers if name not in wanted])
         for name, model in wanted.items():
             if name in self._consumers:
                 self._consumers[name].update(model)
             else:
-                self._consumers[name] = Consumer(model, journal, self._router, self._settings, self.figures)
+                self._consumers[name] = Consumer(model, journal, self._router, self._settings, self.figures, log_name)
 
     async def close(self) -> None:
         """Begin no further event, end those under way, store the offsets."""
@@ -87,14 +95,22 @@ class Consumer:
     """One consumer, which runs from the moment it is made until `stop`."""
 
     def __init__(
-        self, model: ConsumerModel, journal: Journal, router: Router, settings: Settings, figures: Figures
+        self,
+        model: ConsumerModel,
+        journal: Journal,
+        router: Router,
+        settings: Settings,
+        figures: Figures,
+        log_name: str = "",
     ) -> None:
+        """log_name: before offsets of this log in the ids of events, where there are other logs beside it."""
         self.model = model
         self._journal = journal
         self._router = router
         self._max_attempts = settings.eventing_max_attempts
         self._figures = figures
         self._prefix = f"{model.event_log}|"
+        self._log_name = log_name
         self._position = Position(journal, model.name)
         self._offset = 0  # behind the last event that was handled
         self._unstored = 0  # events since the offset was stored
@@ -151,7 +167,15 @@ class Consumer:
             if page.more:
                 await asyncio.sleep(0)  # pages without entries need no answer of anybody: others have their turn
             else:
+                await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        """Of appends of other processes nobody tells."""
+        try:
+            async with asyncio.timeout(LOOK_INTERVAL if self._journal.is_shared else None):
                 await self._news.wait()
+        except TimeoutError:
+            return
 
     async def _read(self) -> LogPage:
         waiter = PageWaiter()
@@ -204,7 +228,7 @@ class Consumer:
 
         way = (Hop("event of", f"{entry.entity} #{entry.sequence}", ""),)
         stand_in = StandIn(self._router, target, way, over)
-        metadata = metadata_of(entry, self.model.event_log, event.type_url)
+        metadata = metadata_of(entry, self.model.event_log, event.type_url, self._log_name)
         self._router.deliver(target, stand_in, event.value, metadata, event.type_url)
         try:
             return await ended
@@ -277,16 +301,17 @@ class PageWaiter:
             self.future.set_exception(error or JournalError("the journal gave no answer"))
 
 
-def metadata_of(entry: LogEntry, event_log: str, type_url: str) -> bytes:
+def metadata_of(entry: LogEntry, event_log: str, type_url: str, log_name: str = "") -> bytes:
     """Serialized Metadata of an event: a CloudEvent (spec core 13.3)."""
     metadata = cloudstate.Metadata()
     for key, value in (
-        ("ce-id", str(entry.offset)),
+        ("ce-id", f"{log_name}{entry.offset}"),
         ("ce-source", event_log),
         ("ce-specversion", "1.0"),
         ("ce-type", type_url),
         ("Content-Type", CONTENT_TYPE),
         ("ce-subject", entry.entity.partition("|")[2]),
+        ("ce-sequence", str(entry.sequence)),
     ):
         metadata.entries.add(key=key, string_value=value)
     return bytes(metadata.SerializeToString())

@@ -1,4 +1,5 @@
-"""The part of all CRDT keys that a process replicates, where its node runs several workers.
+"""The part of all CRDT keys that a process replicates, where its node runs several workers; also of the consumers of a
+shared log, by their names.
 
     node a   worker-0 (peer_port) ─────── worker-0   node b
              worker-1 (peer_port + 1) ─── worker-1            each pair with its own keys, its own queues and digests
@@ -25,7 +26,7 @@ class Part:
         self._owners = owners_among(workers, number_of_shards) if workers > 1 else ()
 
     def has(self, key: str) -> bool:
-        """key: the id of the entity, as in `Replicas.open`."""
+        """key: the id of the entity, as in `Replicas.open`, or the name of a consumer."""
         return not self._owners or self.owner(key) == self.index
 
     def owner(self, key: str) -> int:

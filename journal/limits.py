@@ -25,6 +25,14 @@ def entity_error(entity: str) -> JournalError | None:
     return None
 
 
+def shards_error(where: str, kept: int, asked: int) -> JournalError:
+    """What to say to a claim with another number of shards than the store was made for."""
+    return JournalError(
+        f"{where}: it was made for {kept} shards, not {asked}: set number_of_shards = {kept}; "
+        "`stateside journal copy` into a new journal can change the number"
+    )
+
+
 def check_append(first_sequence: int, events: Sequence[bytes], snapshot: bytes | None) -> None:
     """Refuse what no correct caller asks for."""
     if first_sequence < 1:

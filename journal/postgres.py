@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -33,8 +33,17 @@ from stateside.journal.contract import (
     TooLarge,
     Waiter,
 )
-from stateside.journal.limits import check_append, check_list, check_put, check_read, check_read_log, entity_error
+from stateside.journal.limits import (
+    check_append,
+    check_list,
+    check_put,
+    check_read,
+    check_read_log,
+    entity_error,
+    shards_error,
+)
 from stateside.journal.postgres_batch import EVENTS, RESTORED, VALUE, Append, Batch, Outcome
+from stateside.journal.sharding import EntityShards
 
 SCAN_OFFSETS = 100_000  # of the log looked at in one read
 LOG_PAGE_BYTES = 1 << 20
@@ -69,10 +78,19 @@ class PostgresSettings:
 
 
 class PostgresJournal(Journal):
-    """A journal in the database that `dsn` (postgresql://user:password@host:port/database) names."""
+    """A journal in the database that `dsn` (postgresql://user:password@host:port/database) names.
+
+    `on_broken` is called once, when somebody else has claimed what this one did: the process must stop.
+    """
+
+    is_shared = True
 
     def __init__(
-        self, dsn: str, durability: Durability = Durability.DURABLE, settings: PostgresSettings | None = None
+        self,
+        dsn: str,
+        durability: Durability = Durability.DURABLE,
+        settings: PostgresSettings | None = None,
+        on_broken: Callable[[JournalError], None] | None = None,
     ) -> None:
         super().__init__()
         self.dsn = dsn
@@ -80,6 +98,9 @@ class PostgresJournal(Journal):
         self.settings = settings or PostgresSettings()
         self.appends = self.events = self.batches = self.reconnects = 0
         self.queued_bytes = 0
+        self.epoch = 0  # of the latest claim
+        self.on_broken = on_broken
+        self._shards: EntityShards | None = None  # their number is not known
         self._writer = uuid4()
         self._waiting: deque[Append] = deque()
         self._wake = asyncio.Event()
@@ -98,6 +119,7 @@ class PostgresJournal(Journal):
         try:
             self._connection = await self._connect()
             await schema.migrate(self._connection, self.settings.schema)
+            self._know_shards(await self._connection.fetchval(schema.NUMBER_OF_SHARDS))
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,
@@ -119,6 +141,18 @@ class PostgresJournal(Journal):
         if self._pool is not None:
             await self._pool.close()
         await self._hang_up()
+
+    async def claim(self, shards: Collection[int], number_of_shards: int) -> int:
+        [row] = await self._fetch(schema.CLAIM, sorted(shards), number_of_shards)
+        if row["claim"] < 0:
+            where = f"journal in Postgres, schema {self.settings.schema!r}"
+            raise shards_error(where, -row["claim"], number_of_shards)
+        self._know_shards(number_of_shards)
+        self.epoch = row["claim"]
+        return self.epoch
+
+    def _know_shards(self, number: int | None) -> None:
+        self._shards = EntityShards(number) if number else None
 
     @property
     def writable(self) -> bool:
@@ -163,11 +197,17 @@ class PostgresJournal(Journal):
         epoch: int = 0,
     ) -> None:
         check_append(first_sequence, events, snapshot)
+        epoch = epoch or self._epoch_of(entity)
         self._enqueue(Append(entity, EVENTS, first_sequence, events, snapshot is not None, snapshot, epoch, waiter))
 
     def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
         check_put(version)
+        epoch = epoch or self._epoch_of(entity)
         self._enqueue(Append(entity, VALUE, version, (), True, value, epoch, waiter))
+
+    def _epoch_of(self, entity: str) -> int:
+        """What is in no shard is written by whoever needs it, and so under no epoch."""
+        return self.epoch if self._shards is not None and self._shards.shard(entity) is not None else 0
 
     def forget(self, entity: str, through: int) -> None:
         if len(self._forgets) < MAX_FORGETS:  # others stay: they only take room
@@ -189,7 +229,7 @@ class PostgresJournal(Journal):
 
     def restore(self, entity: str, version: int, value: bytes | None, waiter: Waiter) -> None:
         """Like `put` of a value saved elsewhere: versions between the stored one and this may be missing."""
-        self._enqueue(Append(entity, RESTORED, version, (), True, value, 0, waiter))
+        self._enqueue(Append(entity, RESTORED, version, (), True, value, self._epoch_of(entity), waiter))
 
     def _enqueue(self, append: Append) -> None:
         error = entity_error(append.entity) or self._refusal(append)
@@ -258,6 +298,9 @@ class PostgresJournal(Journal):
         self._waiting.extendleft(reversed(outcome.again))
         self.queued_bytes += sum(append.size for append in outcome.again)
         self._answer(outcome.answers)
+        if self.epoch in outcome.stale and self.epoch and self.on_broken is not None:
+            tell, self.on_broken = self.on_broken, None
+            tell(outcome.stale[self.epoch])
         if outcome.events:
             self._tell_listeners()
 
@@ -270,7 +313,7 @@ class PostgresJournal(Journal):
             assert connection is not None
             try:
                 refusals: Sequence[int] = await connection.fetchval(
-                    schema.APPEND, self._writer, batch.number, *batch.arguments()
+                    schema.APPEND, self._writer, batch.number, *batch.arguments(self._shards)
                 )
                 return refusals
             except _LOST:

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from stateside.journal.contract import JournalError, LogEntry, LogPage
 from stateside.journal.limits import APPEND_OFFSETS
 from stateside.journal.offsets import Position
+from stateside.journal.sharding import worker_name
 from stateside.proto import Any, cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
@@ -45,7 +46,7 @@ PAGE_EVENTS = 100  # read at a time
 STORE_EVENTS = 20  # handled events after which the offset is stored ...
 STORE_DELAY = 1.0  # ... or seconds, whichever comes first
 STORE_DISTANCE = 10_000 * APPEND_OFFSETS  # without events for this consumer, the offset is stored so often
-LOOK_INTERVAL = 0.1  # seconds between looks for events of others in a log that is shared
+LOOK_INTERVAL = 0.1  # seconds; see LogView
 RETRY_MIN, RETRY_MAX = 0.1, 30.0  # seconds between tries
 STOP_GRACE = 1.0  # seconds that an event under way gets when its consumer stops
 CONTENT_TYPE = "application/vnd.cloudstate.protobuf.any"
@@ -62,6 +63,17 @@ class Figures:
     dead_letters: int = 0
 
 
+class LogView(NamedTuple):
+    """What a process sees of the log of all entities. name: before offsets in the ids of events, where there are other
+    logs beside it. look_interval: seconds between looks for events of other processes, of which nobody tells."""
+
+    name: str = ""
+    look_interval: float | None = None
+
+
+WHOLE = LogView()
+
+
 class Eventing:
     """All consumers of the proxy."""
 
@@ -74,14 +86,19 @@ class Eventing:
 
     async def update(self, models: Sequence[ConsumerModel], journal: Journal) -> None:
         """Run consumers of these models, and no others. Those that stay go on, and try at once what they wait for."""
-        wanted = {model.name: model for model in models if not journal.is_shared or self._part.has(model.name)}
-        log_name = f"worker-{self._part.index}/" if self._part.workers > 1 and not journal.is_shared else ""
+        several = self._part.workers > 1
+        shares = several and journal.is_shared
+        wanted = {model.name: model for model in models if not shares or self._part.has(model.name)}
+        view = LogView(
+            name=f"{worker_name(self._part.index)}/" if several and not shares else "",
+            look_interval=LOOK_INTERVAL if shares else None,
+        )
         await self._stop([name for name in self._consumers if name not in wanted])
         for name, model in wanted.items():
             if name in self._consumers:
                 self._consumers[name].update(model)
             else:
-                self._consumers[name] = Consumer(model, journal, self._router, self._settings, self.figures, log_name)
+                self._consumers[name] = Consumer(model, journal, self._router, self._settings, self.figures, view)
 
     async def close(self) -> None:
         """Begin no further event, end those under way, store the offsets."""
@@ -101,16 +118,15 @@ class Consumer:
         router: Router,
         settings: Settings,
         figures: Figures,
-        log_name: str = "",
+        view: LogView = WHOLE,
     ) -> None:
-        """log_name: before offsets of this log in the ids of events, where there are other logs beside it."""
         self.model = model
         self._journal = journal
         self._router = router
         self._max_attempts = settings.eventing_max_attempts
         self._figures = figures
         self._prefix = f"{model.event_log}|"
-        self._log_name = log_name
+        self._view = view
         self._position = Position(journal, model.name)
         self._offset = 0  # behind the last event that was handled
         self._unstored = 0  # events since the offset was stored
@@ -170,9 +186,8 @@ class Consumer:
                 await self._wait_for_news()
 
     async def _wait_for_news(self) -> None:
-        """Of appends of other processes nobody tells."""
         try:
-            async with asyncio.timeout(LOOK_INTERVAL if self._journal.is_shared else None):
+            async with asyncio.timeout(self._view.look_interval):
                 await self._news.wait()
         except TimeoutError:
             return
@@ -228,7 +243,7 @@ class Consumer:
 
         way = (Hop("event of", f"{entry.entity} #{entry.sequence}", ""),)
         stand_in = StandIn(self._router, target, way, over)
-        metadata = metadata_of(entry, self.model.event_log, event.type_url, self._log_name)
+        metadata = metadata_of(entry, self.model.event_log, event.type_url, self._view.name)
         self._router.deliver(target, stand_in, event.value, metadata, event.type_url)
         try:
             return await ended

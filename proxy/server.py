@@ -121,9 +121,9 @@ class Proxy:
         loop.add_signal_handler(signal.SIGUSR1, logs.toggle_debug, settings.log_level)
         self.timers = Timers(loop)
         self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
-        self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
+        self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function, self.place.index == 0)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
-        self.eventing = Eventing(settings, self.router)
+        self.eventing = Eventing(settings, self.router, self.place)
         self.http_json = HttpJson(self.router)
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
         self.route = HttpRoute(self.grpc_web, self.http_json, Cors(settings))
@@ -258,7 +258,7 @@ class Proxy:
     async def _start_replication(self) -> bool:
         """False: it cannot be started, and the proxy stops."""
         assert self.journal is not None
-        replication = Replication(self.settings, self.journal)
+        replication = Replication(self.settings, self.journal, self.place)
         try:
             await replication.start()
         except (JournalError, OSError) as error:

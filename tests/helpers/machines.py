@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,17 +17,16 @@ from stateside.proxy.replicas import Consistency, ReplicaError
 from tests.helpers.nodes import Node, all_live, until
 
 TRIES = 50
+PORTS = (20_000, 32_000)  # none that the kernel gives to whoever wants any
 
 
 def free_ports(count: int) -> int:
     """The first of so many ports in a row that were free a moment ago."""
     for _ in range(TRIES):
+        port = random.randrange(*PORTS)
         with ExitStack() as probes:
-            first = probes.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
             try:
-                for number in range(1, count):
+                for number in range(count):
                     probes.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
             except OSError:
                 continue

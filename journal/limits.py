@@ -12,6 +12,7 @@ APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has
 INTERNAL = "|"
 CRDT_PREFIX = "|crdt|"  # before the persistence id and the key of a replicated state
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
+MOVED_ENTITY = "|moved|"  # a value at the end of a log from which events were moved away; an export leaves it out
 NODE_ENTITY = "|node|"  # a value that says whose journal this is; an export leaves it out
 
 

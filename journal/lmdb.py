@@ -263,10 +263,10 @@ def _advice(kind: int, code: int) -> str:
     return _ADVICE.get(code, "") if kind in (ErrorKind.FULL, ErrorKind.STORE) else ""
 
 
-def lock_directory(path: Path) -> IO[str]:
+def lock_directory(path: Path, name: str = LOCK_FILE) -> IO[str]:
     """Keep other writers away from the journal in `path` as long as the returned file is open."""
     # Opened for appending: the words of the present owner must survive the attempt.
-    file = open(path / LOCK_FILE, "a+", encoding="ascii")  # noqa: SIM115
+    file = open(path / name, "a+", encoding="ascii")  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -174,6 +174,9 @@ class Consumer:
             self._news.clear()
             page = await self._read()
             for entry in page.entries:
+                if self._position.skips(entry.offset):
+                    self._passed(entry.offset + 1, 0)  # it was handled before it came into this log
+                    continue
                 await self._handle(entry)
                 if self._stopping.is_set():
                     return

@@ -41,6 +41,7 @@ from stateside.proxy.metrics import Metrics
 from stateside.proxy.overload import Overload
 from stateside.proxy.place import ALONE, Place, from_environment
 from stateside.proxy.readiness import Readiness
+from stateside.proxy.relay import Relay
 from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, CRDT, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
@@ -123,6 +124,7 @@ class Proxy:
         self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
         self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function, self.place.index == 0)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
+        self.relay = Relay(self.place, settings, self.router, self.metrics)
         self.eventing = Eventing(settings, self.router, self.place)
         self.http_json = HttpJson(self.router)
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
@@ -234,6 +236,7 @@ class Proxy:
         self.http_json.update(model)
         self.router.add(reflection.handlers(model))
         self.server.forget()
+        await self.relay.update()
         self.health.set_services(model.service_names)
         log.info("user function discovered", services=model.service_names)
         if not self.port:
@@ -313,6 +316,7 @@ class Proxy:
             if isinstance(service, Crdts):
                 service.complete_streams()
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
+        await self.relay.close(grace)
         await self._passivate_all()
         self.timers.stop()
         self.tls.watch.stop()

@@ -91,7 +91,7 @@ class Proxy:
         try:
             await self._build()
         except (ConfigError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
         watch = asyncio.create_task(self._watch_journal())
@@ -252,7 +252,7 @@ class Proxy:
             journal = open_journal(url, Durability(settings.durability), self._on_broken, **journal_bounds(settings))
             await journal.open()
         except (JournalError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
             return False
         self.journal = journal
@@ -265,7 +265,7 @@ class Proxy:
         try:
             await replication.start()
         except (JournalError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
             return False
         replication.offer_metrics(self.metrics)

@@ -37,6 +37,7 @@ from stateside.proxy.grpc_web import GrpcWeb
 from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
 from stateside.proxy.http_route import HttpRoute
+from stateside.proxy.journal_folder import Stopped, WorkersFolder, claim, worker_journal
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.overload import Overload
 from stateside.proxy.place import ALONE, Place, from_environment
@@ -50,7 +51,7 @@ from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
 from stateside.proxy.webcalls import WebCalls
-from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK, complain, serving, worker_journal
+from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK, complain, serving
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
@@ -85,6 +86,7 @@ class Proxy:
         self.replication: Replication | None = None  # until a CRDT entity needs it
         self.readiness = Readiness()
         self.metrics = Metrics()
+        self.folder = WorkersFolder(settings)
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -109,6 +111,7 @@ class Proxy:
         """Begin the drain."""
         self.exit_code = self.exit_code or exit_code
         self.readiness.block("process", "the proxy is stopping")
+        self.folder.stop()
         self._stop.set()
 
     # --- start -------------------------------------------------------------------------------------------------------
@@ -250,10 +253,15 @@ class Proxy:
         try:
             url = worker_journal(settings.journal, self.place)
             journal = open_journal(url, Durability(settings.durability), self._on_broken, **journal_bounds(settings))
+            if self.place.is_alone:
+                await self.folder.open()
             await journal.open()
+            await claim(journal, settings, self.place)
         except (JournalError, OSError) as error:
             complain(self.place, error)
             self.stop(EXIT_CONFIG)
+            return False
+        except Stopped:
             return False
         self.journal = journal
         return True
@@ -295,7 +303,9 @@ class Proxy:
     async def _watch_journal(self) -> None:
         """Readiness follows whether the journal takes events."""
         while True:
-            if self.journal is None or self.journal.writable:
+            if self.folder.doing:
+                self.readiness.block("journal", self.folder.doing)
+            elif self.journal is None or self.journal.writable:
                 self.readiness.clear("journal")
             else:
                 self.readiness.block("journal", "the journal does not take events")
@@ -326,6 +336,7 @@ class Proxy:
             await self.replication.close_all(grace)
         if self.journal is not None:
             await self.journal.close()
+        self.folder.close()
         await self.admin.close()
         if self.access_log is not None:
             self.access_log.close()

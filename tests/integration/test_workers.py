@@ -34,6 +34,7 @@ from .workers import (
 )
 
 SETTINGS = {"workers": "2", "journal": "memory:", "access_log": "json", "access_log_keys": "true"}
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 NAMES = ["worker-0", "worker-1"]
 
 
@@ -85,6 +86,15 @@ async def test_a_scraper_may_ask_all_for_some_names_only(world: World) -> None:
     _, text = await world.proxy.admin("/metrics?name[]=stateside_connections&name[]=stateside_workers")
     lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
     assert lines == ['stateside_connections{worker="0"}', 'stateside_connections{worker="1"}', "stateside_workers"]
+
+
+async def test_the_documentation_has_the_series_of_the_supervisor(world: World) -> None:
+    values = await series(world.proxy)
+    own = {name for name, labels in values if name.startswith("stateside_worker") or "worker" not in dict(labels)}
+    own |= {name for name, labels in values if ("worker", "supervisor") in labels}
+    documented = DOCS.read_text()
+    assert [name for name in sorted(own) if f"`{name}`" not in documented] == []
+    assert own > {"stateside_workers", "stateside_worker_restarts_total", "stateside_journal_moved_entities"}
 
 
 async def test_a_drain_reaches_all_workers(world: World) -> None:
@@ -264,6 +274,39 @@ def run_folder(pid: int) -> Path:
     environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     (place,) = (each.partition(b"=")[2] for each in environment if each.startswith(b"STATESIDE_PLACE="))
     return Path(json.loads(place)["run"])
+
+
+# --- the journal's folder --------------------------------------------------------------------------------------------
+
+
+async def test_entities_move_to_their_workers_when_their_number_changes(tmp_path: Path) -> None:
+    async with World(tmp_path, workers="2") as world, AsyncExitStack() as stack:
+        keys = [key_of(worker) for worker in (0, 1) for _ in range(3)]
+        clients = [await client_of(world, worker, stack) for worker in (0, 1)]
+        for number, key in enumerate(keys):
+            assert await clients[number // 3].ask(key, emit(f"of {key}")) == ok(f"of {key}")
+        assert await world.proxy.terminate() == 0
+        world.proxy.settings["workers"] = "1"
+        await world.proxy.start()
+        moves = [json.loads(line) for line in world.proxy.log.splitlines() if "entities are moved from 2 to 1" in line]
+        assert moves and moves[-1]["entities"] == moves[-1]["of_entities"] >= 3
+        await world.client.close()
+        world.client = Client(world.proxy.port)
+        for key in keys:
+            assert await world.client.ask(key) == ok(f"of {key}")
+        assert await world.proxy.terminate() == 0
+        world.proxy.settings["workers"] = "2"
+        await world.proxy.start()
+        assert await figure(world.proxy, "stateside_journal_moved_entities") >= 3
+        client = await client_of(world, 1, stack)
+        assert await client.ask(keys[-1], emit("!")) == ok(f"of {keys[-1]}!")
+
+
+async def test_a_journal_made_for_another_number_of_shards(tmp_path: Path) -> None:
+    async with World(tmp_path, workers="2") as world:
+        assert await world.proxy.terminate() == 0
+    line = await refused(tmp_path, number_of_shards="512")
+    assert line.startswith(f"stateside: journal {tmp_path / 'journal'}: it was made for 1024 shards, not 512")
 
 
 # --- what cannot be started ------------------------------------------------------------------------------------------

@@ -20,10 +20,10 @@ from stateside.proxy import run_folder
 from stateside.proxy.child import BACK_OFF_MAX_S, _delay
 from stateside.proxy.config import Settings, load
 from stateside.proxy.expositions import Merged
+from stateside.proxy.journal_folder import worker_journal
 from stateside.proxy.main_port import MainPort
 from stateside.proxy.place import ALONE, REPLICATOR, VARIABLE, Place, from_environment
 from stateside.proxy.run_folder import RunFolder
-from stateside.proxy.words import worker_journal
 from stateside.proxy.worker import settings_environment
 
 # --- figures ---------------------------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ def test_a_place_goes_through_the_environment() -> None:
 
 def test_each_worker_has_a_journal_of_its_own_unless_it_is_shared() -> None:
     first, second = (Place(worker_name(index), index, 2, "/run/x", 9000, 0) for index in (0, 1))
-    assert worker_journal("lmdb:./data", first) == "lmdb:./data"
-    assert worker_journal("lmdb:./data", second) == "lmdb:./data/worker-1"
+    assert worker_journal("lmdb:data", first) == "lmdb:data"
+    assert worker_journal("lmdb:data", second) == "lmdb:data/worker-1"
     assert worker_journal("postgresql://h/db", second) == "postgresql://h/db"
 
 

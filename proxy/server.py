@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 
@@ -269,7 +270,8 @@ class Proxy:
     async def _start_replication(self) -> bool:
         """False: it cannot be started, and the proxy stops."""
         assert self.journal is not None
-        replication = Replication(self.settings, self.journal, self.place)
+        place = replace(self.place, replica=self.place.replica or self.folder.replica)
+        replication = Replication(self.settings, self.journal, place)
         try:
             await replication.start()
         except (JournalError, OSError) as error:

@@ -257,3 +257,18 @@ async def test_a_changed_passivation_timeout_holds_from_then_on(tmp_path: Path) 
         await stream.send(reply(1))
         assert await call == ok()
         await stream.close_as_asked()
+
+
+async def test_of_several_workers_one_reports_an_invalid_answer(tmp_path: Path) -> None:
+    user_function = await ScriptedUserFunction(spec=without_entities()).start()
+    async with proxy_alone(tmp_path, user_function.port, workers="3") as proxy:
+
+        async def all_refused() -> bool:
+            return proxy.log.count('"user function refused"') == 3
+
+        await eventually(all_refused, "all workers have seen it")
+        await user_function.report_about("no entity")
+        await asyncio.sleep(QUIET_S)
+        assert len(user_function.discovered) == 3
+        assert user_function.reports == []
+    await user_function.stop()

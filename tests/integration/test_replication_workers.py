@@ -13,6 +13,7 @@ import uvloop
 
 from stateside._speedups.crdt import GCOUNTER, ORSET, VOTE, State
 from stateside.journal.contract import Durability
+from stateside.journal.layout import JournalFolder
 from stateside.journal.memory import MemoryJournal
 from stateside.proxy import peer_link
 from stateside.proxy.peer_messages import Left
@@ -216,6 +217,59 @@ def test_one_worker_need_not_have_the_same_number_of_shards(tmp_path: Path) -> N
         assert await one.change(KEYS[0], ORSET, lambda state: state.add(b"\x0a\x01t"), Consistency.ALL) is None
         await one.stop()
         await other.stop()
+
+    uvloop.run(run())
+
+
+# --- another number of workers ---------------------------------------------------------------------------------------
+
+
+def test_states_go_on_and_are_counted_once_when_the_number_of_workers_changes(tmp_path: Path) -> None:
+    chance = random.Random(5)
+
+    async def run() -> None:
+        ports = [free_ports(4) for _ in range(2)]
+        names = tuple(f"127.0.0.1:{port}" for port in ports)
+        expected, seen = dict.fromkeys(KEYS[:10], 0), set[bytes]()
+        for workers in (1, 2, 4, 1):
+            folders = [JournalFolder.open(tmp_path / str(number), workers, 1024) for number in range(2)]
+            machines = [
+                Machine(folder.path, port, names, workers, folder.replica, peer_name=name)
+                for folder, port, name in zip(folders, ports, names, strict=True)
+            ]
+            await asyncio.gather(*(machine.start() for machine in machines))
+            for machine in machines:
+                assert [await machine.value(key) for key in expected] == [value or None for value in expected.values()]
+            for _ in range(50):
+                key = chance.choice(list(expected))
+                assert await chance.choice(machines).change(key, GCOUNTER, State.increment) is None
+                expected[key] += 1
+            for machine in machines:
+                assert await machine.change("set", ORSET, partial(State.add, element=element(workers))) is None
+            await converged(*machines)
+            seen.add(element(workers))
+            assert await machines[1].value("set") == seen
+            for machine, folder in zip(machines, folders, strict=True):
+                assert {worker.replicas.origin.replica for worker in machine.workers} == {folder.replica}
+                await machine.stop()
+                folder.close()
+
+    uvloop.run(run())
+
+
+def element(number: int) -> bytes:
+    return b"\x0a\x01t\x12\x01" + str(number).encode()
+
+
+def test_new_workers_know_who_has_left_before_they_were_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        for workers in (1, 3, 2, 3):
+            with JournalFolder.open(tmp_path, workers, 1024) as folder:
+                machine = await Machine(tmp_path, free_ports(workers), (), workers, folder.replica).start()
+                if workers == 1:
+                    machine.workers[0].replicas.on_left(Left(77, "gone:1"))
+                assert [worker.replicas.departed for worker in machine.workers] == [{77}] * workers
+                await machine.stop()
 
     uvloop.run(run())
 

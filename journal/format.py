@@ -16,7 +16,7 @@ RECORD_VERSION = 1
 _HEADER = struct.Struct("<QIBBHIQQ")
 _SNAPSHOT = struct.Struct("<QBBHQQ")
 _U64 = struct.Struct(">Q")
-_KEY_END = 9  # 0xFF and the sequence
+KEY_END = 9  # 0xFF and the sequence
 _FLAG_VALUE = 2
 _FLAG_DELETED = 4
 
@@ -104,9 +104,9 @@ def pack_value_entry(offset: int, version: int) -> bytes:
 
 
 def parse_entry(key: bytes, data: bytes) -> Entry:
-    if len(key) <= _KEY_END or key[-_KEY_END] != 0xFF:
+    if len(key) <= KEY_END or key[-KEY_END] != 0xFF:
         raise Damaged(None, 0, f"index key {key!r} is malformed")
-    entity, sequence = _decode(key[:-_KEY_END]), unpack_offset(key[-8:])
+    entity, sequence = _decode(key[:-KEY_END]), unpack_offset(key[-8:])
     if len(data) != (8 if sequence else 16):
         raise Damaged(entity, sequence, f"index entry of sequence {sequence} has {len(data)} bytes")
     return Entry(entity, sequence or unpack_offset(data[8:]), unpack_offset(data[:8]), sequence == 0)

@@ -210,7 +210,9 @@ def introduce(first: Environment, others: Sequence[Environment]) -> None:
     """New workers know from their first start on who this node is, and which members have left its cluster for good."""
     with first.write() as writing:
         record = writing.value(NODE_ENTITY)
-    for other in others if record is not None else ():
+    if record is None:
+        return
+    for other in others:
         with other.write() as writing:
             if writing.value(NODE_ENTITY) is None:
                 writing.put_value(NODE_ENTITY, record)

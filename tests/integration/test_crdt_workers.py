@@ -18,10 +18,10 @@ from tests.helpers.machines import free_ports
 from .crdt_calls import Listener, ask
 from .crdt_function import CrdtFunction
 from .crdt_messages import ALL, update
-from .harness import Client, World, eventually, http_get
+from .harness import Client, World, http_get
 from .messages import CRDT_MODEL, PERSISTENCE_IDS
 from .test_crdt_cluster import agree, at, post
-from .workers import SHARDS, figure, kill, replaced, until_ready
+from .workers import SHARDS, figure, in_time, kill, replaced, until_ready
 
 COUNTERS = [f"GCounter-{number}" for number in range(12)]
 TIMEOUT = "700ms"
@@ -68,7 +68,7 @@ async def connected(worlds: Sequence[World], peers: int = 1, workers: int = 2) -
             async def now(world: World = world, index: int = index) -> bool:
                 return await connections(world, index, workers) == peers
 
-            await eventually(now, f"worker {index} has {peers} peers")
+            await in_time(now, f"worker {index} has {peers} peers")
 
 
 async def connections(world: World, index: int, workers: int) -> float:
@@ -145,9 +145,9 @@ async def test_a_worker_that_is_killed_comes_back_with_its_keys_and_with_what_th
         assert (await ask(second, key_on(0))).value == 2  # the other worker has not noticed
         await replaced(second.proxy, "worker-1", pid)
         await until_ready(second.proxy)
+        await connected(worlds)
         for key in COUNTERS:
             await agree(worlds, key, 2)
-        await connected(worlds)
         for key in COUNTERS:
             assert (await ask(second, key, at(ALL, gcounter=1))).value == 3
             assert (await ask(first, key)).value == 3
@@ -158,7 +158,7 @@ async def test_states_go_on_where_they_are_when_the_number_of_workers_changes(tm
     async with nodes(tmp_path, (1, 1)) as worlds:
         await connected(worlds, workers=1)
         count = 0
-        for workers in (2, 1, 3):
+        for workers in (2, 1):
             for key in COUNTERS:
                 for world in worlds:
                     assert (await ask(world, key, update(gcounter=1))).status == grpc.StatusCode.OK
@@ -172,7 +172,7 @@ async def test_states_go_on_where_they_are_when_the_number_of_workers_changes(tm
         for key in COUNTERS:
             assert (await ask(worlds[0], key, at(ALL, gcounter=1))).value == count + 1
             await agree(worlds, key, count + 1)
-        await agree(worlds, "GSet-1", ["1", "2", "3"])
+        await agree(worlds, "GSet-1", ["1", "2"])
 
 
 async def test_nodes_with_other_numbers_of_workers_refuse_each_other_and_say_so_once(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ async def test_nodes_with_other_numbers_of_workers_refuse_each_other_and_say_so_
         async def refused() -> bool:
             return await figure(second.proxy, "stateside_crdt_peers_refused") == 1
 
-        await eventually(refused, "the peer is refused")
+        await in_time(refused, "the peer is refused")
         names = [world.proxy.settings["peer_name"] for world in worlds]
         for world in worlds:
             for line in (f"{names[0]} has 2 workers and 1024 shards", f"{names[1]} has 1 worker and 1024 shards"):

@@ -321,7 +321,6 @@ def import_(file: IO[str], path: Path) -> None:
 
 
 async def _import(file: IO[str], path: Path, advance: Callable[[], object]) -> Imported:
-    require_one_environment(path)
     target = LmdbJournal(path, Durability.DURABLE)
     await target.open()
     try:

@@ -38,7 +38,7 @@ from stateside.journal.format import (
 )
 from stateside.journal.handled import Skipping, read_handled
 from stateside.journal.layout_file import COPYING, PURGING, Layout, write_layout
-from stateside.journal.limits import MOVED_ENTITY
+from stateside.journal.limits import MOVED_ENTITY, NODE_ENTITY
 from stateside.journal.lmdb import sync_directory
 from stateside.journal.sharding import EntityShards, owners_among, worker_name
 
@@ -136,6 +136,7 @@ class _Move:
                 self.layout = _enter(self.path, layout, self.workers, COPYING)
             targets = sources + [self._open(stack, index) for index in range(len(sources), self.workers)]
             del targets[self.workers :]
+            introduce(sources[0], targets[len(sources) :])
             for index in range(len(sources)):
                 self._copy_from(index, sources[index], dict(enumerate(targets)))
         self._tell()
@@ -201,6 +202,18 @@ class _Move:
         self._told = monotonic()
         numbers = (self._entities, self._of_entities, self._events, self._of_events)
         self._progress(Progress(self.layout.workers, self.workers, *numbers))
+
+
+def introduce(first: Environment, others: Sequence[Environment]) -> None:
+    """New workers know from their first start on who this node is, and which members have left its cluster for good."""
+    with first.write() as writing:
+        record = writing.value(NODE_ENTITY)
+    if record is None:
+        return
+    for other in others:
+        with other.write() as writing:
+            if writing.value(NODE_ENTITY) is None:
+                writing.put_value(NODE_ENTITY, record)
 
 
 class _Copying:

@@ -63,7 +63,7 @@ class _Export:
         except Damaged as damaged:
             self.warn(damaged.what)
             return
-        if header.entity.startswith((OFFSETS, SKIPPED)) or header.entity in (NODE_ENTITY, MOVED_ENTITY):
+        if header.entity.startswith((OFFSETS, SKIPPED, NODE_ENTITY)) or header.entity == MOVED_ENTITY:
             return  # elsewhere the events have other offsets, and the journal another owner
         if header.is_value:
             if not self.view.superseded(header):

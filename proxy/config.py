@@ -41,7 +41,8 @@ DAY = 86400.0
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 INT32_MAX = (1 << 31) - 1
 
-PORT = Whole(0, 65535)
+MAX_PORT = 65535
+PORT = Whole(0, MAX_PORT)
 ADDRESS = Text(meaning="a host name or address", pattern=r"[^\s/]+")
 FILE = Text(empty=True, meaning="the path of a file", pattern=r"[^\0]+")
 HEADER_NAMES = Names(meaning="names of HTTP headers", pattern=r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", lower=True)
@@ -623,6 +624,7 @@ def _check_tls(settings: Settings) -> None:
 def _check_ports(settings: Settings) -> None:
     if settings.peers and not settings.peer_port:
         raise ConfigError("peer_port = 0: with peers, a port is needed that they can reach")
+    _check_peer_ports(settings)
     port = settings.http_port
     others = {
         "admin_port": (settings.admin_interface, settings.admin_port),
@@ -633,6 +635,18 @@ def _check_ports(settings: Settings) -> None:
     for key, (interface, other) in others.items():
         if port and port == other and _same_interface(settings.http_interface, interface):
             raise ConfigError(f"{key} = {other}: must not be the main port, http_port = {port}")
+
+
+def _check_peer_ports(settings: Settings) -> None:
+    """Each worker has one of its own, which follow one another, here and on the peers."""
+    first, more = settings.peer_port, settings.workers - 1
+    needed = f"with workers = {settings.workers} the {more} ports behind it are needed"
+    for key, port in (("peer_port", first), *(("peers", int(peer.rpartition(":")[2])) for peer in settings.peers)):
+        if port + more > MAX_PORT:
+            raise ConfigError(f"{key} = {port}: {needed}, and the last port is {MAX_PORT}")
+    is_taken = first and first < settings.http_port <= first + more
+    if is_taken and _same_interface(settings.http_interface, settings.peer_interface):
+        raise ConfigError(f"peer_port = {first}: {needed}, and http_port = {settings.http_port} is one of them")
 
 
 def _same_interface(one: str, other: str) -> bool:

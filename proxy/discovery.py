@@ -39,10 +39,14 @@ class Discovery:
         found: Callable[[ServiceModel], Awaitable[None]],
         readiness: Readiness,
         tls: ssl.SSLContext | None = None,
+        speaks: bool = True,
     ) -> None:
+        """speaks: it tells the user function what is wrong with its answer. Of several workers, who all see the same,
+        one does."""
         self._settings = settings
         self._tls = tls
         self._found = found
+        self._speaks = speaks
         self._readiness = readiness
         self._channel: Channel | None = None
         self._lost = asyncio.Event()
@@ -81,7 +85,8 @@ class Discovery:
             except SpecError as error:
                 self._not_ready(f"the user function is invalid: {error}")
                 log.error("user function refused", reason=str(error))
-                self.report(str(error))
+                if self._speaks:
+                    self.report(str(error))
             failures = 0
             await self._lost.wait()
             log.info("user function went away")

@@ -10,23 +10,29 @@ event never blocks all that follow. What is given up is logged with all that is 
 The offset behind the last handled event is stored in the journal (journal/offsets.py), a little late on purpose: after
 a crash the last events come again. Consumers begin when their user function is discovered and stop first of all when
 the proxy stops.
+
+Of several workers with logs of their own each runs all consumers, over the events of its entities; in a log that they
+share a consumer runs on one worker, which owns the shard of its name.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from stateside.journal.contract import JournalError, LogEntry, LogPage
 from stateside.journal.limits import APPEND_OFFSETS
 from stateside.journal.offsets import Position
+from stateside.journal.sharding import worker_name
 from stateside.proto import Any, cloudstate
 from stateside.proto.status import Status
 from stateside.proxy import logs
 from stateside.proxy.effects import Hop, StandIn
+from stateside.proxy.part import Part
+from stateside.proxy.place import ALONE, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +46,7 @@ PAGE_EVENTS = 100  # read at a time
 STORE_EVENTS = 20  # handled events after which the offset is stored ...
 STORE_DELAY = 1.0  # ... or seconds, whichever comes first
 STORE_DISTANCE = 10_000 * APPEND_OFFSETS  # without events for this consumer, the offset is stored so often
+LOOK_INTERVAL = 0.1  # seconds; see LogView
 RETRY_MIN, RETRY_MAX = 0.1, 30.0  # seconds between tries
 STOP_GRACE = 1.0  # seconds that an event under way gets when its consumer stops
 CONTENT_TYPE = "application/vnd.cloudstate.protobuf.any"
@@ -56,24 +63,42 @@ class Figures:
     dead_letters: int = 0
 
 
+class LogView(NamedTuple):
+    """What a process sees of the log of all entities. name: before offsets in the ids of events, where there are other
+    logs beside it. look_interval: seconds between looks for events of other processes, of which nobody tells."""
+
+    name: str = ""
+    look_interval: float | None = None
+
+
+WHOLE = LogView()
+
+
 class Eventing:
     """All consumers of the proxy."""
 
-    def __init__(self, settings: Settings, router: Router) -> None:
+    def __init__(self, settings: Settings, router: Router, place: Place = ALONE) -> None:
         self.figures = Figures()
+        self._part = Part(place.index, place.workers, settings.number_of_shards)
         self._settings = settings
         self._router = router
         self._consumers: dict[str, Consumer] = {}
 
     async def update(self, models: Sequence[ConsumerModel], journal: Journal) -> None:
         """Run consumers of these models, and no others. Those that stay go on, and try at once what they wait for."""
-        wanted = {model.name: model for model in models}
+        several = self._part.workers > 1
+        shares = several and journal.is_shared
+        wanted = {model.name: model for model in models if not shares or self._part.has(model.name)}
+        view = LogView(
+            name=f"{worker_name(self._part.index)}/" if several and not shares else "",
+            look_interval=LOOK_INTERVAL if shares else None,
+        )
         await self._stop([name for name in self._consumers if name not in wanted])
         for name, model in wanted.items():
             if name in self._consumers:
                 self._consumers[name].update(model)
             else:
-                self._consumers[name] = Consumer(model, journal, self._router, self._settings, self.figures)
+                self._consumers[name] = Consumer(model, journal, self._router, self._settings, self.figures, view)
 
     async def close(self) -> None:
         """Begin no further event, end those under way, store the offsets."""
@@ -87,7 +112,13 @@ class Consumer:
     """One consumer, which runs from the moment it is made until `stop`."""
 
     def __init__(
-        self, model: ConsumerModel, journal: Journal, router: Router, settings: Settings, figures: Figures
+        self,
+        model: ConsumerModel,
+        journal: Journal,
+        router: Router,
+        settings: Settings,
+        figures: Figures,
+        view: LogView = WHOLE,
     ) -> None:
         self.model = model
         self._journal = journal
@@ -95,6 +126,7 @@ class Consumer:
         self._max_attempts = settings.eventing_max_attempts
         self._figures = figures
         self._prefix = f"{model.event_log}|"
+        self._view = view
         self._position = Position(journal, model.name)
         self._offset = 0  # behind the last event that was handled
         self._unstored = 0  # events since the offset was stored
@@ -142,6 +174,9 @@ class Consumer:
             self._news.clear()
             page = await self._read()
             for entry in page.entries:
+                if self._position.skips(entry.offset):
+                    self._passed(entry.offset + 1, 0)  # it was handled before it came into this log
+                    continue
                 await self._handle(entry)
                 if self._stopping.is_set():
                     return
@@ -151,7 +186,14 @@ class Consumer:
             if page.more:
                 await asyncio.sleep(0)  # pages without entries need no answer of anybody: others have their turn
             else:
+                await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        try:
+            async with asyncio.timeout(self._view.look_interval):
                 await self._news.wait()
+        except TimeoutError:
+            return
 
     async def _read(self) -> LogPage:
         waiter = PageWaiter()
@@ -204,7 +246,7 @@ class Consumer:
 
         way = (Hop("event of", f"{entry.entity} #{entry.sequence}", ""),)
         stand_in = StandIn(self._router, target, way, over)
-        metadata = metadata_of(entry, self.model.event_log, event.type_url)
+        metadata = metadata_of(entry, self.model.event_log, event.type_url, self._view.name)
         self._router.deliver(target, stand_in, event.value, metadata, event.type_url)
         try:
             return await ended
@@ -277,16 +319,17 @@ class PageWaiter:
             self.future.set_exception(error or JournalError("the journal gave no answer"))
 
 
-def metadata_of(entry: LogEntry, event_log: str, type_url: str) -> bytes:
+def metadata_of(entry: LogEntry, event_log: str, type_url: str, log_name: str = "") -> bytes:
     """Serialized Metadata of an event: a CloudEvent (spec core 13.3)."""
     metadata = cloudstate.Metadata()
     for key, value in (
-        ("ce-id", str(entry.offset)),
+        ("ce-id", f"{log_name}{entry.offset}"),
         ("ce-source", event_log),
         ("ce-specversion", "1.0"),
         ("ce-type", type_url),
         ("Content-Type", CONTENT_TYPE),
         ("ce-subject", entry.entity.partition("|")[2]),
+        ("ce-sequence", str(entry.sequence)),
     ):
         metadata.entries.add(key=key, string_value=value)
     return bytes(metadata.SerializeToString())

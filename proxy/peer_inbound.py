@@ -14,7 +14,6 @@ from typing import Protocol
 from stateside._speedups.crdt import Malformed
 from stateside._speedups.h2 import Call, Handler, ServerCall
 from stateside.proto.status import Status
-from stateside.proxy import logs
 from stateside.proxy import peer_messages as messages
 from stateside.proxy.peer_link import WINDOW_BYTES, Figures
 from stateside.proxy.peer_messages import (
@@ -30,8 +29,6 @@ from stateside.proxy.peer_messages import (
 from stateside.proxy.replica_index import TOMBSTONE_DIGEST
 from stateside.proxy.replica_store import ReplicaStore
 from stateside.proxy.tickets import Ticket
-
-log = logs.get(__name__)
 
 
 class Host(Protocol):
@@ -54,7 +51,12 @@ class Host(Protocol):
 
     def on_left(self, left: Left) -> None: ...
 
+    def on_refused(self, name: str, text: str) -> None: ...
+
     def on_gone(self, inbound: Inbound) -> None: ...
+
+    def has(self, key: str) -> bool:
+        """Whether the key is replicated here, and not by another worker of this node."""
 
 
 class InboundHandler(Handler):
@@ -133,8 +135,7 @@ class Inbound:
             self.end()
 
     def _refuse(self, text: str) -> None:
-        self.host.figures.errors += 1
-        log.warning("a peer's message was refused", peer=self.name, reason=text)
+        self.host.on_refused(self.name, text)
         self.close(Status.INVALID_ARGUMENT, text)
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -175,6 +176,8 @@ class Inbound:
         if self._bytes > 2 * WINDOW_BYTES and not self._paused:
             self._paused = True  # a peer that goes beyond what was agreed waits
             self._call.pause()
+        if any(item.key and not self.host.has(item.key) for item in batch.items):
+            raise PeerError("a change is of a key that another worker of this node has")
         ticket = Ticket(partial(self._on_durable, arrival))
         store = self.host.store
         self.host.figures.deltas_in += len(batch.items)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from stateside._speedups.crdt import CrdtError, join_deltas
 from stateside._speedups.h2 import Channel, ClientCall, Handler, Limits
+from stateside.proto.status import Status
 from stateside.proxy import logs
 from stateside.proxy import peer_messages as messages
 from stateside.proxy.peer_exchange import Exchange
@@ -81,11 +82,14 @@ class Slot:
 class PeerLink(Handler):
     """To the peer at `name`, host:port."""
 
-    def __init__(self, node: Node, name: str, limits: Limits, buffer_bytes: int) -> None:
+    def __init__(self, node: Node, name: str, limits: Limits, buffer_bytes: int, offset: int = 0) -> None:
+        """offset: of the port that is called, from that in the name."""
         self.unary = False
         self.wants_headers = False
         self.node = node
         self.name = name
+        self.refused = False  # one of the two does not want to speak with the other
+        self._offset = offset
         self.live = False  # greeted: changes are sent as they come
         self.unacked: deque[tuple[int, int]] = deque()  # position and bytes of batches
         self._limits = limits
@@ -283,6 +287,7 @@ class PeerLink(Handler):
             self._on_message(Reader(message))
         except PeerError as error:
             self.node.figures.errors += 1
+            self.refused = True
             self._report(str(error))
             if self._call is not None:
                 self._call.cancel()
@@ -306,7 +311,7 @@ class PeerLink(Handler):
             raise PeerError(f"the first message is a {reader.kind.name}, not a HELLO")
         self.node.on_greeted(self.name, reader.hello())
         log.info("connected to a peer", peer=self.name)
-        self.live, self._trouble = True, ""
+        self.live, self.refused, self._trouble = True, False, ""
         self.exchange(True)
 
     def _on_ack(self, position: int) -> None:
@@ -330,6 +335,7 @@ class PeerLink(Handler):
 
     def on_end(self, call: object, status: int, message: str) -> None:
         if self._ended is not None and not self._ended.done():
+            self.refused = status in (Status.INVALID_ARGUMENT, Status.FAILED_PRECONDITION)
             self._ended.set_result(message)
 
     # --- the connection ----------------------------------------------------------------------------------------------
@@ -350,7 +356,7 @@ class PeerLink(Handler):
             try:
                 useful = await self._connect()
             except (OSError, TimeoutError) as error:
-                useful = False
+                useful = self.refused = False
                 self._report(str(error) or "no answer")
             pause = BACKOFF_S[0] if useful else min(2 * pause, most)
             if not self._closing:
@@ -362,7 +368,7 @@ class PeerLink(Handler):
         exchanged = self._exchanged
         loop = asyncio.get_running_loop()
         host, _, port = self.name.rpartition(":")
-        channel = await Channel.connect(loop, host.strip("[]"), int(port), limits=self._limits)
+        channel = await Channel.connect(loop, host.strip("[]"), int(port) + self._offset, limits=self._limits)
         self._ended = loop.create_future()
         try:
             self._call = channel.open(PATH, self)

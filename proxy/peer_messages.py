@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from stateside.proxy.replica_index import BUCKETS, DIGEST_BYTES, SUM_BYTES
 
 PATH = b"/stateside.peers.Replication/Push"
-FORMAT = 1
+FORMAT = 2
 """Version of the messages: only equal ones speak with each other."""
 MAGIC = b"SSPR"
 
@@ -25,7 +25,7 @@ MAX_ITEMS = 65_536  # of one message
 
 T = TypeVar("T")
 
-_HELLO = struct.Struct("!4sHBQQ")
+_HELLO = struct.Struct("!4sHBQQHHI")
 _ITEM = struct.Struct("!BHI")
 _BATCH = struct.Struct("!QI")
 _U16 = struct.Struct("!H")
@@ -76,6 +76,9 @@ class Hello(NamedTuple):
     cluster: str
     name: str
     left: tuple[Left, ...]
+    workers: int = 1  # of the node
+    worker: int = 0  # index of the one that speaks
+    shards: int = 1024  # all keys of the node, which its workers have parts of
 
 
 class Batch(NamedTuple):
@@ -108,7 +111,8 @@ class Wanted(NamedTuple):
 
 
 def hello(message: Hello) -> bytes:
-    head = _HELLO.pack(MAGIC, FORMAT, message.crdt_format, message.replica, message.incarnation)
+    place = (message.workers, message.worker, message.shards)
+    head = _HELLO.pack(MAGIC, FORMAT, message.crdt_format, message.replica, message.incarnation, *place)
     left = b"".join(_U64.pack(one.replica) + _text(one.name) for one in message.left)
     texts = _text(message.cluster) + _text(message.name)
     return bytes((Kind.HELLO,)) + head + texts + _U16.pack(len(message.left)) + left
@@ -184,7 +188,7 @@ class Reader:
         version = _U16.unpack_from(self._data, 5)[0]
         if version != FORMAT:
             raise PeerError(f"messages have format version {version}, this node speaks version {FORMAT}")
-        _, _, crdt_format, replica, incarnation = self._unpack(_HELLO)
+        _, _, crdt_format, replica, incarnation, *place = self._unpack(_HELLO)
         if replica == 0:
             raise PeerError("a replica cannot have the identity 0")
         cluster, name = self._text(MAX_NAME_BYTES), self._text(MAX_NAME_BYTES)
@@ -192,7 +196,7 @@ class Reader:
         if count > MAX_LEFT:
             raise PeerError(f"{count} departed members, at most {MAX_LEFT} are possible")
         left = tuple(self._left() for _ in range(count))
-        return self._whole(Hello(crdt_format, replica, incarnation, cluster, name, left))
+        return self._whole(Hello(crdt_format, replica, incarnation, cluster, name, left, *place))
 
     def batch(self) -> Batch:
         position, count = self._unpack(_BATCH)

@@ -4,6 +4,8 @@ promised.
     activation -> write -> journal -> links to all peers -> acknowledgements -> activation
     peers -> inbound streams -> merge -> journal -> acknowledgement, activation told
 
+With several workers a node has a `Replication` in each, over its part of all keys (part.py).
+
 Parts: replica_store (memory and journal), peer_link (the way out), peer_inbound (the way in), peer_exchange (what a
 peer lacks), quorum (who waits), membership and node_record (who is there, who has left), pruning.
 """
@@ -28,10 +30,12 @@ from stateside.proxy.activation import JOURNAL_STATUS
 from stateside.proxy.config import Settings
 from stateside.proxy.membership import StaticMembership
 from stateside.proxy.metrics import Metrics
-from stateside.proxy.node_record import NodeRecord
+from stateside.proxy.node_record import NodeRecord, load_record
+from stateside.proxy.part import Part
 from stateside.proxy.peer_inbound import Inbound, InboundHandler
 from stateside.proxy.peer_link import Figures, PeerLink
 from stateside.proxy.peer_messages import Hello, Left, PeerError
+from stateside.proxy.place import ALONE, Place
 from stateside.proxy.pruning import Pruning
 from stateside.proxy.quorum import Quorums
 from stateside.proxy.replica_log import PREFIX, Listing, Origin
@@ -40,6 +44,7 @@ from stateside.proxy.replicas import Consistency, Member, Replica, ReplicaError,
 from stateside.proxy.tickets import Ticket
 
 MESSAGE_BYTES = 1 << 20  # of a message to or from a peer, beside the largest state
+MAX_REFUSALS = 1000  # that are remembered
 LIST_KEYS = 1000  # in a page of the journal's listing
 LOAD_KEYS = 64  # read in one loop turn while the index is made
 INDEX_PAUSE_S = 1.0
@@ -56,15 +61,18 @@ def replica_error(error: Exception) -> ReplicaError:
 class Replication(Replicas):
     """`start` it when the journal is open, `close` it before the journal is closed."""
 
-    def __init__(self, settings: Settings, journal: Journal) -> None:
+    def __init__(self, settings: Settings, journal: Journal, place: Place = ALONE) -> None:
         self.settings = settings
         self.journal = journal
+        self.part = Part(place.index, place.workers, settings.number_of_shards)
+        self._place = place
         self.figures = Figures()
         self.indexed = False
         self.port = 0
         self.links: dict[str, PeerLink] = {}
         self.inbounds: set[Inbound] = set()
-        self._record = NodeRecord(journal)
+        self._record: NodeRecord
+        self._refusals: dict[str, str] = {}  # by the name of a peer, the last one
         self._early: list[Callable[[], None]] | None = []  # opens before this node has caught up
         self._caught_up: set[int] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,7 +85,7 @@ class Replication(Replicas):
         """Raises JournalError, or OSError that names the setting."""
         settings = self.settings
         lasting = self.journal.durability == Durability.DURABLE and not settings.journal.startswith("memory:")
-        await self._record.load(lasting, secrets.randbits(63) + 1)
+        self._record = await load_record(self.journal, self._place, lasting, secrets.randbits(63) + 1)
         self.origin = Origin(
             self._record.replica, secrets.randbits(63) + 1, Bounds(max_state_size=settings.crdt_max_state_size)
         )
@@ -101,10 +109,13 @@ class Replication(Replicas):
     async def _listen(self) -> None:
         settings = self.settings
         server = Server(asyncio.get_running_loop(), self._lookup, limits=self._limits())
+        port = settings.peer_port and settings.peer_port + self.part.index
         try:
-            self.port = await server.listen_tcp(settings.peer_interface, settings.peer_port)
+            self.port = await server.listen_tcp(settings.peer_interface, port)
         except OSError as error:
             place = f"peer_port = {settings.peer_port}: cannot listen on {settings.peer_interface}"
+            if self.part.index:
+                place += f", port {port}, which is that of worker-{self.part.index}"
             raise OSError(error.errno, f"{place}: {error.strerror}") from error
         self._server = server
         self._handler = InboundHandler(self)
@@ -131,7 +142,8 @@ class Replication(Replicas):
         if settings.peer_name:
             return settings.peer_name
         anywhere = settings.peer_interface in ("0.0.0.0", "::")
-        return f"{socket.gethostname() if anywhere else settings.peer_interface}:{self.port}"
+        host = socket.gethostname() if anywhere else settings.peer_interface
+        return f"{host}:{self.port - self.part.index}"
 
     def _is_departed(self, name: str) -> bool:
         return any(left.name == name for left in self._record.left)
@@ -155,7 +167,7 @@ class Replication(Replicas):
             page = await Listing().after(self.journal, key, LIST_KEYS)
             for start in range(0, len(page), LOAD_KEYS):
                 for key in page[start : start + LOAD_KEYS]:
-                    if self.store.index.get(key) is None:
+                    if self.part.has(key) and self.store.index.get(key) is None:
                         self.store.get(key, self._on_indexed_key)
                 await asyncio.sleep(0)
             if len(page) < LIST_KEYS:
@@ -256,8 +268,10 @@ class Replication(Replicas):
 
     def hello(self) -> bytes:
         left = tuple(self._record.left)
+        origin, part = self.origin, self.part
         cluster, name = self.settings.cluster_name, self.membership.own.name
-        return messages.hello(Hello(crdt.FORMAT, self.origin.replica, self.origin.incarnation, cluster, name, left))
+        place = (part.workers, part.index, part.number_of_shards)
+        return messages.hello(Hello(crdt.FORMAT, origin.replica, origin.incarnation, cluster, name, left, *place))
 
     def on_greeted(self, name: str, hello: Hello) -> None:
         """The peer of a link said who it is."""
@@ -271,6 +285,7 @@ class Replication(Replicas):
             if other.replica == hello.replica:
                 other.close(Status.UNAVAILABLE, "the same node connected again")
         self.inbounds.add(inbound)
+        self._refusals.pop(hello.name, None)
         if self._is_departed(hello.name):
             self._welcome_back(hello.name)
         if hello.name not in self.membership.others and self.membership.find(hello.replica) is None:
@@ -279,6 +294,7 @@ class Replication(Replicas):
         self._learn(hello)
 
     def _check(self, hello: Hello) -> None:
+        self.part.check(hello, self.membership.own.name)
         if hello.replica == self.origin.replica:
             if hello.incarnation == self.origin.incarnation:
                 raise PeerError(f"the peer {hello.name} is this node itself: take it out of `peers`")
@@ -293,6 +309,19 @@ class Replication(Replicas):
             raise PeerError(f"the peer {hello.name} is of cluster {hello.cluster!r}, this node of {own!r}")
         if hello.replica in self.departed:
             raise PeerError(f"the node {hello.name} has left for good; it comes back with a new journal only")
+
+    def on_refused(self, name: str, text: str) -> None:
+        """What was said to a peer; it comes again and again, and the log has it once."""
+        self.figures.errors += 1
+        if self._refusals.get(name) == text:
+            return
+        if len(self._refusals) >= MAX_REFUSALS:
+            self._refusals.clear()
+        self._refusals[name] = text
+        log.warning("a peer's message was refused", peer=name, reason=text)
+
+    def has(self, key: str) -> bool:
+        return self.part.has(key)
 
     def on_gone(self, inbound: Inbound) -> None:
         self.inbounds.discard(inbound)
@@ -364,7 +393,8 @@ class Replication(Replicas):
             task = asyncio.get_running_loop().create_task(link.close())
             self._tasks.append(task)
         for name in others.keys() - self.links.keys():
-            link = self.links[name] = PeerLink(self, name, self._limits(), self.settings.crdt_peer_buffer)
+            limits, buffer_bytes = self._limits(), self.settings.crdt_peer_buffer
+            link = self.links[name] = PeerLink(self, name, limits, buffer_bytes, self.part.index)
             link.start()
         heard = [member.incarnation for member in self.membership.members() if member.incarnation]
         self.store.set_voters(heard, 1 + len(others) - len(heard))
@@ -396,6 +426,11 @@ class Replication(Replicas):
         gauge, counter, figures = metrics.gauge, metrics.counter, self.figures
         links = self.links
         gauge("stateside_crdt_peers_connected", "Peers connected", lambda: sum(link.live for link in links.values()))
+        gauge(
+            "stateside_crdt_peers_refused",
+            "Peers that do not fit this one (workers, versions, cluster); the log says why",
+            lambda: sum(link.refused for link in links.values()),
+        )
         gauge(
             "stateside_crdt_pending_acknowledgements",
             "Batches sent to peers and not acknowledged",

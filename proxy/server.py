@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 
@@ -125,10 +126,10 @@ class Proxy:
         loop.add_signal_handler(signal.SIGUSR1, logs.toggle_debug, settings.log_level)
         self.timers = Timers(loop)
         self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
-        self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
+        self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function, self.place.index == 0)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
         self.relay = Relay(self.place, settings, self.router, self.metrics)
-        self.eventing = Eventing(settings, self.router)
+        self.eventing = Eventing(settings, self.router, self.place)
         self.http_json = HttpJson(self.router)
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
         self.route = HttpRoute(self.grpc_web, self.http_json, Cors(settings))
@@ -271,7 +272,8 @@ class Proxy:
     async def _start_replication(self) -> bool:
         """False: it cannot be started, and the proxy stops."""
         assert self.journal is not None
-        replication = Replication(self.settings, self.journal)
+        place = replace(self.place, replica=self.place.replica or self.folder.replica)
+        replication = Replication(self.settings, self.journal, place)
         try:
             await replication.start()
         except (JournalError, OSError) as error:

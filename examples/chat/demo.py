@@ -1,12 +1,15 @@
 """`make demo-chat`: three nodes, a chat over all of them, a kill -9 of one, its return, and the whole chat on each.
 
-A node is a proxy with a user function; the proxies know each other by the setting `peers`. Everything runs on free
+A node is a proxy with a user function; the proxies know each other by the setting `peers`. With STATESIDE_WORKERS each
+proxy has so many workers. Everything runs on free
 ports, with journals in a temporary folder. Exit code 1 if anything is missing anywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import socket
 import sys
 import tempfile
@@ -170,19 +173,24 @@ async def until(holds: Callable[[], Awaitable[bool]], lacking: Callable[[], str]
     raise Missing(lacking())
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on: the proxies have to know each other's before they start."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+def free_ports(count: int, each: int) -> list[int]:
+    """The first of `each` ports in a row, so often, that nobody listens on: proxies have to know each other's before
+    they start. The kernel gives none of these to whoever wants any."""
+    first = random.randrange(20_000, 30_000)
+    found: list[int] = []
+    for port in range(first, first + 2000, each):
+        if len(found) < count and all(is_free(port + number) for number in range(each)):
+            found.append(port)
+    return found
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def main() -> int:
-    ports = free_ports(3)
+    ports = free_ports(3, int(os.environ.get("STATESIDE_WORKERS", "1")))
     peers = [f"127.0.0.1:{port}" for port in ports]
     with tempfile.TemporaryDirectory() as folder:
         nodes = [Node(number, port, peers, Path(folder)) for number, port in enumerate(ports, 1)]

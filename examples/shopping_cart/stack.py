@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 
 START_TIMEOUT = 30.0  # seconds
 STOP_TIMEOUT = 20.0
@@ -59,10 +60,13 @@ class Child:
         return self.process.wait()
 
     def kill(self) -> None:
-        """kill -9, as a power cut would."""
+        """kill -9 of it and of the processes that it has started, as a power cut would."""
         if self.running:
             assert self.process is not None
-            self.process.send_signal(signal.SIGKILL)
+            pid = self.process.pid
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            for each in (pid, *map(int, children)):
+                os.kill(each, signal.SIGKILL)
             self._reap(self.process)
 
     def stop(self) -> None:

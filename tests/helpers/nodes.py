@@ -13,6 +13,7 @@ from stateside._speedups.crdt import State
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal
 from stateside.proxy.config import Settings
+from stateside.proxy.place import ALONE, Place
 from stateside.proxy.replicas import Consistency, Replica, ReplicaError
 from stateside.proxy.replication import Replication
 
@@ -106,9 +107,10 @@ class Activation:
 
 
 class Node:
-    """A proxy's replicas with their journal. May be stopped and started again."""
+    """A proxy's replicas with their journal, or those of one of its workers. May be stopped and started again."""
 
-    def __init__(self, journal: str, port: int, peers: tuple[str, ...], **settings: Any) -> None:
+    def __init__(self, journal: str, port: int, peers: tuple[str, ...], place: Place = ALONE, **settings: Any) -> None:
+        self.place = place
         self.settings = Settings(
             **{
                 "journal": journal,
@@ -132,7 +134,7 @@ class Node:
     async def start(self) -> Node:
         self.journal = open_journal(self.settings.journal, Durability(self.settings.durability))
         await self.journal.open()
-        self.replicas = Replication(self.settings, self.journal)
+        self.replicas = Replication(self.settings, self.journal, self.place)
         await self.replicas.start()
         return self
 

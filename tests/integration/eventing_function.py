@@ -86,6 +86,14 @@ class Delivery(NamedTuple):
         return int(dict(self.metadata)["ce-id"])
 
     @property
+    def event_id(self) -> str:
+        return str(dict(self.metadata)["ce-id"])
+
+    @property
+    def sequence(self) -> int:
+        return int(dict(self.metadata)["ce-sequence"])
+
+    @property
     def subject(self) -> str:
         return str(dict(self.metadata)["ce-subject"])
 

@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_chat_survives_a_kill_9_of_one_of_three_nodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_chat_survives_a_kill_9_of_one_of_three_nodes(tmp_path: Path, workers: str) -> None:
     program = [sys.executable, "-m", "examples.chat.demo"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "STATESIDE_WORKERS": workers}
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()

@@ -17,6 +17,7 @@ from stateside.proxy.spec import SUPPORTED_ENTITY_TYPES
 from .harness import Client, ProxyProcess, World, eventually, free_port, ok
 from .messages import CONFIGURED, MODEL, TWO, emit, entity, model_spec, reply
 from .user_function import ScriptedUserFunction, a_key
+from .workers import in_time
 
 QUIET_S = 0.6  # several times the longest delay between attempts
 
@@ -257,3 +258,18 @@ async def test_a_changed_passivation_timeout_holds_from_then_on(tmp_path: Path) 
         await stream.send(reply(1))
         assert await call == ok()
         await stream.close_as_asked()
+
+
+async def test_of_several_workers_one_reports_an_invalid_answer(tmp_path: Path) -> None:
+    user_function = await ScriptedUserFunction(spec=without_entities()).start()
+    async with proxy_alone(tmp_path, user_function.port, workers="3") as proxy:
+
+        async def all_refused() -> bool:
+            return proxy.log.count('"user function refused"') == 3
+
+        await in_time(all_refused, "all workers have seen it")
+        await user_function.report_about("no entity")
+        await asyncio.sleep(QUIET_S)
+        assert len(user_function.discovered) == 3
+        assert user_function.reports == []
+    await user_function.stop()

@@ -120,6 +120,7 @@ async def test_an_event_is_a_cloud_event(world: World) -> None:
         ("ce-type", f"type.googleapis.com/{model.EventOne.DESCRIPTOR.full_name}"),
         content_type,
         ("ce-subject", "a|key"),
+        ("ce-sequence", "1"),
     ]
     assert second.metadata == [
         ("ce-id", str(second.offset)),
@@ -128,5 +129,6 @@ async def test_an_event_is_a_cloud_event(world: World) -> None:
         ("ce-type", JSON_TYPE),
         content_type,
         ("ce-subject", "other"),
+        ("ce-sequence", "1"),
     ]
     assert second.offset > first.offset

@@ -241,3 +241,15 @@ def test_what_is_no_address_of_a_peer_is_refused(text: str) -> None:
 def test_peers_need_a_port_of_their_own() -> None:
     assert "peer_port = 0" in refused({"peers": "a:1"})
     assert "peer_port = 9000" in refused({"peers": "a:1", "peer_port": "9000"})
+
+
+def test_each_worker_needs_a_peer_port_here_and_on_the_peers() -> None:
+    assert load({"peers": "a:65533", "peer_port": "8997", "workers": "3"}).workers == 3
+    several = {"peers": "a:7600", "peer_port": "7600", "workers": "3"}
+    said = refused(several | {"peer_port": "65534"})
+    assert said == "peer_port = 65534: with workers = 3 the 2 ports behind it are needed, and the last port is 65535"
+    assert "peers = 65535: with workers = 3" in refused(several | {"peers": "a:7600,b:65535"})
+    assert (
+        "peer_port = 8998: with workers = 3 the 2 ports behind it are needed, and http_port = 9000 is one"
+        in refused(several | {"peer_port": "8998"})
+    )

@@ -18,6 +18,7 @@ from stateside.proto.status import Status
 from stateside.proxy import eventing
 from stateside.proxy.config import load
 from stateside.proxy.eventing_spec import ConsumerModel
+from stateside.proxy.place import ALONE, Place
 from tests.helpers.journal import append, run
 
 EVENT = pack(cloudstate.Failure(description="an event")).SerializeToString()
@@ -55,10 +56,11 @@ class PlayedRouter:
 class Scene:
     """A journal in memory, the router, and the one consumer."""
 
-    def __init__(self) -> None:
-        self.journal = MemoryJournal()
+    def __init__(self, place: Place = ALONE, journal: MemoryJournal | None = None) -> None:
+        self.journal = journal or MemoryJournal()
         self.router = PlayedRouter()
-        self.eventing = eventing.Eventing(load({"eventing_max_attempts": "3"}), self.router)  # type: ignore[arg-type]
+        settings = load({"eventing_max_attempts": "3"})
+        self.eventing = eventing.Eventing(settings, self.router, place)  # type: ignore[arg-type]
 
     async def begin(self) -> None:
         await self.eventing.update((MODEL,), self.journal)
@@ -76,9 +78,9 @@ class Scene:
                 await asyncio.sleep(0.001)
 
 
-def play(scenario: Callable[[Scene], Awaitable[None]]) -> None:
+def play(scenario: Callable[[Scene], Awaitable[None]], journal: MemoryJournal | None = None) -> None:
     async def scene() -> None:
-        made = Scene()
+        made = Scene(journal=journal)
         await made.journal.open()
         try:
             await scenario(made)
@@ -253,5 +255,94 @@ def test_a_journal_that_cannot_be_read_is_read_again_later():
         await scene.until(lambda: scene.eventing.figures.handled == 2)
         assert scene.router.subjects == ["0", "1"]
         assert scene.eventing.figures.dead_letters == 0
+
+    play(scenario)
+
+
+# --- several workers -------------------------------------------------------------------------------------------------
+
+
+class SharedJournal(MemoryJournal):
+    """One store for all workers. As processes of their own they hear nothing of each other's events."""
+
+    is_shared = True
+    tells = True
+
+    def _tell_listeners(self) -> None:
+        if self.tells:
+            super()._tell_listeners()
+
+
+def worker(index: int, workers: int = 3) -> Place:
+    return Place(f"worker-{index}", index, workers, "run", 0, 0)
+
+
+def test_of_workers_that_share_a_store_one_runs_the_consumer_and_each_event_is_handled_once():
+    async def scenario(alone):
+        scenes = [Scene(worker(index), alone.journal) for index in range(3)]
+        await asyncio.gather(*(scene.begin() for scene in scenes))
+        await alone.emit(5)
+        await alone.until(lambda: sum(scene.eventing.figures.handled for scene in scenes) == 5)
+        assert sorted(len(scene.router.deliveries) for scene in scenes) == [0, 0, 5]
+        (owner,) = [scene for scene in scenes if scene.router.deliveries]
+        assert owner.router.deliveries[0]["ce-id"] == str(0)
+        await asyncio.gather(*(scene.eventing.close() for scene in scenes))
+
+    play(scenario, SharedJournal())
+
+
+def test_consumers_of_a_shared_store_go_on_elsewhere_when_the_number_of_workers_changes():
+    async def scenario(alone):
+        handled: list[str] = []
+        for workers in (1, 2, 3, 4, 5):
+            scenes = [Scene(worker(index, workers), alone.journal) for index in range(workers)]
+            await asyncio.gather(*(scene.begin() for scene in scenes))
+            await alone.emit(3)
+            await alone.until(lambda scenes=scenes: sum(len(scene.router.deliveries) for scene in scenes) == 3)
+            await asyncio.gather(*(scene.eventing.close() for scene in scenes))
+            handled += [each["ce-id"] for scene in scenes for each in scene.router.deliveries]
+        assert len(handled) == len(set(handled)) == 15
+
+    play(scenario, SharedJournal())
+
+
+def test_a_consumer_of_a_shared_store_looks_for_the_events_of_other_workers(monkeypatch):
+    async def scenario(alone):
+        alone.journal.tells = False
+        scenes = [Scene(worker(index, 2), alone.journal) for index in range(2)]
+        await asyncio.gather(*(scene.begin() for scene in scenes))
+        await alone.emit(1)
+        await alone.until(lambda: sum(scene.eventing.figures.handled for scene in scenes) == 1)
+        await asyncio.gather(*(scene.eventing.close() for scene in scenes))
+
+    monkeypatch.setattr(eventing, "LOOK_INTERVAL", 0.01)
+    play(scenario, SharedJournal())
+
+
+def test_workers_with_logs_of_their_own_each_run_the_consumer_and_no_two_events_have_one_id():
+    async def scenario(alone):
+        scenes = [Scene(worker(index, 2)) for index in range(2)]
+        for scene in scenes:
+            await scene.journal.open()
+            await scene.begin()
+            await scene.emit(2)
+            await scene.until(lambda scene=scene: len(scene.router.deliveries) == 2)
+            await scene.eventing.close()
+            await scene.journal.close()
+        ids = [each["ce-id"] for scene in scenes for each in scene.router.deliveries]
+        assert ids == [f"worker-{index}/{offset}" for index in (0, 1) for offset in (0, APPEND_OFFSETS)]
+
+    play(scenario)
+
+
+def test_an_event_says_which_one_of_its_entity_it_is():
+    async def scenario(scene):
+        await scene.begin()
+        await append(scene.journal, "carts|a", 1, EVENT, EVENT)
+        await append(scene.journal, "carts|b", 1, EVENT)
+        await append(scene.journal, "carts|a", 3, EVENT)
+        await scene.until(lambda: len(scene.router.deliveries) == 4)
+        said = [(each["ce-subject"], each["ce-sequence"]) for each in scene.router.deliveries]
+        assert said == [("a", "1"), ("a", "2"), ("b", "1"), ("a", "3")]
 
     play(scenario)

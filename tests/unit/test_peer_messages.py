@@ -28,7 +28,7 @@ from stateside.proxy.peer_messages import (
     replicas_of,
 )
 
-HELLO = Hello(1, 2**64 - 1, 7, "shop", "höst:7000", (Left(5, "gone:1"), Left(0, "")))
+HELLO = Hello(1, 2**64 - 1, 7, "shop", "höst:7000", (Left(5, "gone:1"), Left(0, "")), 4, 3, 1 << 16)
 DIGEST = bytes(range(16))
 SUMS = bytes(4096)
 MESSAGES: dict[str, tuple[bytes, Callable[[Reader], object], object]] = {
@@ -105,7 +105,7 @@ def refused(data: bytes, read: Callable[[Reader], object]) -> str:
 def test_a_hello_of_another_version_says_both_versions() -> None:
     data = bytearray(messages.hello(HELLO))
     data[5:7] = b"\x00\x63"
-    assert refused(bytes(data), Reader.hello) == "messages have format version 99, this node speaks version 1"
+    assert refused(bytes(data), Reader.hello) == "messages have format version 99, this node speaks version 2"
 
 
 def test_a_hello_of_something_else_and_one_without_identity_are_refused() -> None:

@@ -28,9 +28,9 @@ bench: build     ## the end-to-end figures, also into bench/out/latest.json
 	@scripts/setup-bench
 	$(BIN)/python -m stateside.bench $(ARGS)
 
-bench-kernels: build ## the compiled kernels against what they replace
+bench-kernels: build ## the kernels against what they replace, and against stored ratios
 	@scripts/setup-bench
-	$(BIN)/pytest bench/kernels --benchmark-columns=median,iqr,ops --benchmark-group-by=group $(ARGS)
+	$(BIN)/python -m stateside.bench.kernels $(ARGS)
 
 load: build      ## locust's shoppers against the shopping cart; ARGS=--web for its pages, ARGS=--ci for a short run
 	@scripts/setup-load

@@ -69,3 +69,21 @@ cdef class Slot(Handler):
     cdef int64_t due_ns
     cdef int answers
     cdef bint wrong
+
+
+cdef class StreamReader:
+    cdef readonly int64_t completed, failed, in_flight
+    cdef readonly list problems
+    cdef bytes path, message
+    cdef list readings
+    cdef bint stopping
+    cdef object on_done
+
+    cdef int ended(self, str problem) except -1
+
+
+cdef class Reading(Handler):
+    cdef StreamReader reader
+    cdef ClientCall call
+    cdef uint64_t received
+    cdef bint wrong

@@ -37,6 +37,8 @@ cdef enum:
     STEPS = 1 << STEP_BITS  # in each power of two
     BUCKETS = (64 - STEP_BITS) * STEPS
     PROBLEMS_KEPT = 5
+    CANCELLED = 1
+    NUMBER_END = 9  # of a bench.Written: a tag and a fixed64
     UNIFORM = 0
     ZIPF = 1
     HOT = 2
@@ -465,3 +467,69 @@ cdef class Slot(Handler):
 
     cpdef object on_end(self, ClientCall call, int status, str message):
         self.generator.ended(self, status, message)
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+cdef class StreamReader:
+    def __init__(self, bytes path not None, bytes message not None, object on_done):
+        self.path = path
+        self.message = message
+        self.on_done = on_done
+        self.problems = []
+        self.readings = []
+
+    def start(self, list channels not None, int in_flight):
+        cdef int i
+        cdef Channel channel
+        cdef Reading reading
+        self.in_flight = in_flight * len(channels)
+        for i in range(in_flight):
+            for channel in channels:
+                reading = Reading.__new__(Reading)
+                reading.reader = self
+                reading.call = channel.open(self.path, reading)
+                reading.call.send(self.message)
+                reading.call.half_close()
+                self.readings.append(reading)
+
+    def clear(self):
+        self.completed = 0
+
+    def stop(self):
+        cdef Reading reading
+        self.stopping = True
+        for reading in self.readings:
+            reading.call.cancel()
+
+    cdef int ended(self, str problem) except -1:
+        if problem:
+            self.failed += 1
+            if len(self.problems) < PROBLEMS_KEPT:
+                self.problems.append(f"{self.path.decode()}: {problem}")
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.on_done()
+        return 0
+
+
+cdef class Reading(Handler):
+    """One stream."""
+
+    cpdef object on_message(self, Call call, bytes message):
+        cdef uint64_t number = 0
+        self.received += 1
+        if PyBytes_GET_SIZE(message) > NUMBER_END:
+            memcpy(&number, PyBytes_AS_STRING(message) + NUMBER_END - 8, 8)  # little-endian, as it was written
+        if number == self.received:
+            self.reader.completed += 1
+        else:
+            self.wrong = True
+
+    cpdef object on_end(self, ClientCall call, int status, str message):
+        if self.wrong:
+            self.reader.ended("messages are missing or not in order")
+        elif status != CANCELLED or not self.reader.stopping:
+            self.reader.ended(f"ended with status {status}: {message}")
+        else:
+            self.reader.ended("")

@@ -87,9 +87,7 @@ async def run_levels(options: argparse.Namespace, channels: list[Channel], watch
     return result | found
 
 
-async def run_one(
-    options: argparse.Namespace, channels: list[Channel], watch: Watch, in_flight: int
-) -> dict[str, Any]:
+async def run_one(options: argparse.Namespace, channels: list[Channel], watch: Watch, in_flight: int) -> dict[str, Any]:
     done = asyncio.Event()
     watch.begin()
     load = begin(options, channels, done, in_flight)
@@ -115,9 +113,7 @@ def begin(
         return streams
     keys = Keys(KEY_PREFIX, options.entities, options.distribution, options.skew, digits=KEY_DIGITS)
     loop, mix = asyncio.get_running_loop(), WORKS[options.work]()
-    load = Generator(
-        loop, channels, mix, keys, done.set, in_flight=in_flight, rate=options.rate, count=options.count
-    )
+    load = Generator(loop, channels, mix, keys, done.set, in_flight=in_flight, rate=options.rate, count=options.count)
     load.start()
     return load
 

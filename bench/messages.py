@@ -5,7 +5,7 @@ the figures that the design rests on.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ STATEFUL = [
 ]
 ENDLESS = f"/{ACTION_SERVICE}/Endless".encode()
 MESSAGE_SIZE = 97
+
+BODY_SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)  # of the works that are named after them
 
 KEY_FIELD = 1
 KEY_PREFIX = "entity-"
@@ -60,6 +62,12 @@ def echo_command(method: str, service: str = ECHO_SERVICE, weight: float = 1.0) 
     return Command(f"/{service}/{method}".encode(), keyless, KEY_FIELD, weight, echoes=True)
 
 
+def sized_command(body_size: int) -> Command:
+    """`Read` with a body of so many bytes, which comes back; the whole message has 17 to 19 bytes more."""
+    keyless: bytes = message_class("bench.Message")(body=bytes(body_size)).SerializeToString()
+    return Command(f"/{ECHO_SERVICE}/Read".encode(), keyless, KEY_FIELD, echoes=True)
+
+
 def echo_message(key: str) -> bytes:
     """A bench.Message of MESSAGE_SIZE bytes."""
     body = bytes(range(MESSAGE_SIZE - 4 - len(key)))
@@ -91,7 +99,7 @@ WORKS: dict[str, Callable[[], list[Command]]] = {
     "increment": lambda: [echo_command("Increment", COUNTER_SERVICE)],
     "action": lambda: [echo_command("Unary", ACTION_SERVICE)],
     "cart": cart_mix,
-}
+} | {f"read_{size}": partial(lambda size: [sized_command(size)], size) for size in BODY_SIZES}
 
 
 @cache

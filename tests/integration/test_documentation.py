@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 # Run by their own tests or by CI itself; here it is enough that make knows the target.
-MAKE_ONLY_KNOWN = {"run", "test", "bench", "soak", "lint", "types", "bench-kernels", "proto", "load"}
+MAKE_ONLY_KNOWN = {"run", "test", "bench", "soak", "lint", "types", "bench-kernels", "proto", "load", "scale", "flame"}
 
 QUIET = {
     "HTTP_PORT": "0",

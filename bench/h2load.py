@@ -25,7 +25,11 @@ async def h2load(stage: Stage, arguments: Sequence[object], count: int, **watche
     rate = RATE.search(said)
     if rate is None or f"{count} succeeded" not in said or f"{count} 2xx" not in said:
         raise MeasurementFailed(f"h2load did not get {count} answers: {said[-TAIL_CHARS:]}")
-    result = {"calls": count, "calls_per_s": float(rate[1]), "load_cpu_us": (children_cpu_seconds() - own) / count * 1e6}
+    result = {
+        "calls": count,
+        "calls_per_s": float(rate[1]),
+        "load_cpu_us": (children_cpu_seconds() - own) / count * 1e6,
+    }
     for name, process in watched.items():
         result[f"{name}_cpu_us"] = (cpu_of_tree(process.pid) - before[name]) / count * 1e6
         result[f"{name}_mb"] = memory_of_tree(process.pid) / 1e6

@@ -1,9 +1,9 @@
 """`python -m stateside.bench.load`: the load generator as a process; one JSON object on stdout.
 
 A closed loop of calls, or with `--rate` an open one, for some seconds after a warm-up or for a number of calls; with
-`--levels` several closed loops one after the other; with `--work endless` streams that are read, where what is counted is
-messages. The CPU seconds of other processes (`--watch`) are taken at the very beginning and end of what is counted, with
-those of the processes that they have started, and their memory at its end.
+`--levels` several closed loops one after the other; with `--work endless` streams that are read, where messages are
+counted. The CPU seconds of other processes (`--watch`) are taken at the very beginning and end of what is counted,
+with those of the processes that they have started, and their memory at its end.
 """
 
 import argparse
@@ -87,9 +87,7 @@ async def run_levels(options: argparse.Namespace, channels: list[Channel], watch
     return result | found
 
 
-async def run_one(
-    options: argparse.Namespace, channels: list[Channel], watch: Watch, in_flight: int
-) -> dict[str, Any]:
+async def run_one(options: argparse.Namespace, channels: list[Channel], watch: Watch, in_flight: int) -> dict[str, Any]:
     done = asyncio.Event()
     watch.begin()
     load = begin(options, channels, done, in_flight)
@@ -115,9 +113,7 @@ def begin(
         return streams
     keys = Keys(KEY_PREFIX, options.entities, options.distribution, options.skew, digits=KEY_DIGITS)
     loop, mix = asyncio.get_running_loop(), WORKS[options.work]()
-    load = Generator(
-        loop, channels, mix, keys, done.set, in_flight=in_flight, rate=options.rate, count=options.count
-    )
+    load = Generator(loop, channels, mix, keys, done.set, in_flight=in_flight, rate=options.rate, count=options.count)
     load.start()
     return load
 

@@ -27,6 +27,8 @@ class Handler:
     No `on_open`, `on_message` or `on_half_close` is called. Default False."""
     wants_headers: bool
     """Keep the peer's headers in `Call.headers`. Default False: they are checked, counted and dropped."""
+    wants_metadata: bool
+    """Keep only those of the peer's headers and trailers that are not gRPC's own. Default False."""
     essential: bool
     """Server: calls are taken even when others are refused because of overload. Default False."""
 
@@ -278,6 +280,55 @@ class Channel:
         """GOAWAY and close at once; open calls end with UNAVAILABLE."""
 
 class ChannelUnavailable(Exception): ...
+
+class PassedCall:
+    """A call on its way to another server, in `context` of its client until that has its answer. `client` is None from
+    then on. `tries`: how often it was sent. `since` is for its owner to use."""
+
+    client: Any
+    path: bytes
+    message: bytes
+    streams: bool
+    tries: int
+    since: float
+    def on_client_drain(self) -> None:
+        """The client takes messages again."""
+    def on_client_cancel(self, status: int) -> None:
+        """The client went away, or its time is up: the other server is told."""
+    def fail(self, status: int, message: str) -> None:
+        """Give the client this status in place of an answer."""
+
+class Passage(Handler):
+    """Passes calls with one request message on to another server over `channel`, and the answers back as they are:
+    headers, messages, status, trailers; with the client's deadline, cancellation and back-pressure.
+
+    A subclass says what becomes of calls while there is no channel, and of those that broke off.
+    """
+
+    channel: Channel | None
+    holding: bool
+    """Calls wait for their turn: later ones wait too."""
+    passed: int
+    """Calls sent, each time."""
+    def take(
+        self,
+        client: Any,
+        path: bytes,
+        message: bytes,
+        streams: bool = False,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Pass the call of `client` on, or have `on_waiting` called. The client is a ServerCall, whose handler the
+        passage becomes, or offers the same methods and tells its `context` (`PassedCall`) what happens. `streams`: any
+        number of messages may come back, each is given to the client at once. `headers`: sent along."""
+    def pass_on(self, passed: PassedCall) -> bool:
+        """Send a call that waited. False: still not possible."""
+    def on_waiting(self, passed: PassedCall) -> None:
+        """The call cannot be sent now."""
+    def on_withdrawn(self, passed: PassedCall) -> None:
+        """The client of a call that was not sent is gone."""
+    def on_broken(self, passed: PassedCall, unprocessed: bool) -> None:
+        """The connection was lost before the call's answer. `unprocessed`: the other server surely never saw it."""
 
 def live_objects() -> dict[str, int]:
     """Count of live Call, connection and queue objects of this process, for leak tests."""

@@ -26,9 +26,8 @@ class Keys:
     """Which entity is next. Keys are `prefix` and a number from 0 to population - 1.
 
     distribution: "uniform"; "zipf" (argument: exponent, between 0 and 1; number 0 is the most frequent, as in
-    YCSB); "hot" (argument: the
-    share of commands that go to number 0; the others are uniform); "turn" (one after the other). digits: shorter numbers
-    begin with zeros. ValueError.
+    YCSB); "hot" (argument: the share of commands that go to number 0; the others are uniform); "turn" (one after the
+    other). digits: shorter numbers begin with zeros. ValueError.
     """
 
     distribution: str

@@ -1,9 +1,9 @@
 """`python -m stateside.bench.load`: the load generator as a process; one JSON object on stdout.
 
 A closed loop of calls, or with `--rate` an open one, for some seconds after a warm-up or for a number of calls; with
-`--levels` several closed loops one after the other; with `--work endless` streams that are read, where what is counted is
-messages. The CPU seconds of other processes (`--watch`) are taken at the very beginning and end of what is counted, with
-those of the processes that they have started, and their memory at its end.
+`--levels` several closed loops one after the other; with `--work endless` streams that are read, where messages are
+counted. The CPU seconds of other processes (`--watch`) are taken at the very beginning and end of what is counted,
+with those of the processes that they have started, and their memory at its end.
 """
 
 import argparse

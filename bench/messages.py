@@ -1,7 +1,7 @@
 """What the load generator sends, and what the echo user function says about itself.
 
-A mix of commands is what `generator.Generator` takes. The message of the Echo service has 97 bytes, like the messages of
-the figures that the design rests on.
+A mix of commands is what `generator.Generator` takes. The message of the Echo service has 97 bytes, like the messages
+of the figures that the design rests on.
 """
 
 from collections.abc import Callable

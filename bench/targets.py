@@ -1,5 +1,5 @@
-"""The lines of the report: which figure of which measurement, against which anchor of the same rounds, and what it has to
-reach. Bounds are those that the project has set itself; a line without one is for information."""
+"""The lines of the report: which figure of which measurement, against which anchor of the same rounds, and what it has
+to reach. Bounds are those that the project has set itself; a line without one is for information."""
 
 from __future__ import annotations
 
@@ -178,3 +178,43 @@ TARGETS = [
     plain(START, ("idle", "ready_after_discovery_ms"), "ms after discovery", 500, at_least=False),
     plain(START, ("idle", "ready_after_start_ms"), "ms after start"),
 ]
+
+# What a measurement is called where there is little room.
+LABELS = {
+    "relay": "read-only",
+    "hot": "one hot entity",
+    "hot_write": "one hot entity, durable",
+    "action": "action",
+    "access_log": "with access log",
+    "forward": "forward",
+    "relay_tls": "TLS",
+    "direct": "direct call",
+    "relay_grpc_aio": "grpc.aio relay",
+    "relay_nghttpx": "nghttpx",
+    "relay_nginx": "nginx",
+    "relay_envoy": "Envoy",
+    "half_load": "half load",
+    "sweep": "Stateside",
+    "sweep_nghttpx": "nghttpx",
+    "sweep_grpc_aio": "grpc.aio relay",
+    "sweep_direct": "direct call",
+    "durable": "durable, 1000",
+    "durable_2000": "durable, 2000",
+    "durable_slow_disk": "durable, slow disk",
+    "commit_per_event": "commit an event",
+    "commit_per_event_slow_disk": "commit an event, slow disk",
+    "mixed": "mixed 75/25",
+    "value": "value",
+    "crdt": "CRDT counter",
+    "storm": "activation storm",
+    "cart": "cart in Python",
+    "cart_json": "JSON",
+    "cart_envoy": "JSON by Envoy",
+    "two_workers": "two workers",
+    "two_workers_json": "two workers, JSON",
+    "endless": "streams",
+}
+
+
+def label(measurement: str) -> str:
+    return LABELS.get(measurement) or measurement.replace("_", " ")

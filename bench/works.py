@@ -96,10 +96,10 @@ async def load(
     more: Sequence[object] = (),
     **watched: Process,
 ) -> Figures:
-    """Run the load generator; `alone`: one call at a time to one entity; `in_flight` is of each connection. Its figures, and
-    for each watched process and the generator itself (`load`) CPU microseconds a call as `<name>_cpu_us` and resident
-    memory at the end as `<name>_mb`. `ca`: speak TLS to a server whose certificate it has issued. `more`: other options of
-    load.py."""
+    """Run the load generator. `alone`: one call at a time to one entity; `in_flight` is of each connection; `ca`: speak
+    TLS to a server whose certificate it has issued; `more`: other options of load.py. Its figures, and for each watched
+    process and the generator itself (`load`) CPU microseconds a call as `<name>_cpu_us` and resident memory at the end
+    as `<name>_mb`."""
     if alone:
         entities = connections = in_flight = 1
     seconds = setting.seconds if count < 0 else MANY_TIMEOUT

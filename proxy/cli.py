@@ -80,7 +80,8 @@ def proxy(config_path: str | None, **given: str | None) -> None:
     Each option is also a key of stateside.toml and, as shown in brackets after the default, an environment variable.
     """
     settings = _load(config_path, {key: text for key, text in given.items() if text is not None})
-    sys.exit(import_module("stateside.proxy.server").main(settings))
+    several = settings.workers > 1 or settings.journal_replica
+    sys.exit(import_module(f"stateside.proxy.{'supervisor' if several else 'server'}").main(settings))
 
 
 def _load(config_path: str | None, overrides: dict[str, str]) -> Settings:

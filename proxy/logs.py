@@ -30,10 +30,10 @@ def _import_structlog() -> Any:
 structlog = _import_structlog()
 
 
-def configure(settings: Settings) -> None:
-    """Set up the log of this process."""
+def configure(settings: Settings, worker: str = "") -> None:
+    """Set up the log of this process. `worker`: which one of several it is, as a field of each line."""
     structlog.configure(
-        processors=_processors(settings.log_format),
+        processors=[_Worker(worker), *_processors(settings.log_format)] if worker else _processors(settings.log_format),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,  # a level may be set at any time
     )
@@ -85,6 +85,17 @@ def _processors(log_format: str) -> list[Any]:
 
 def _as_text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else repr(value)
+
+
+class _Worker:
+    """Adds which process of the proxy speaks."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+
+    def __call__(self, _: object, __: str, fields: dict[str, Any]) -> dict[str, Any]:
+        fields["worker"] = self._worker
+        return fields
 
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]

@@ -37,6 +37,11 @@ class Place:
     def is_alone(self) -> bool:
         return not self.run
 
+    @property
+    def label(self) -> str:
+        """What `worker` says in logs and figures."""
+        return str(self.index) if self.name == worker_name(self.index) else self.name
+
     def relay_socket(self, index: int) -> str:
         """Where the worker `index` takes commands that other workers got."""
         return str(Path(self.run, f"relay-{index}.sock"))

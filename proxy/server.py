@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -40,7 +39,9 @@ from stateside.proxy.http_json import HttpJson
 from stateside.proxy.http_route import HttpRoute
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.overload import Overload
+from stateside.proxy.place import ALONE, Place, from_environment
 from stateside.proxy.readiness import Readiness
+from stateside.proxy.relay import Relay
 from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, CRDT, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
@@ -49,12 +50,10 @@ from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
 from stateside.proxy.webcalls import WebCalls
+from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK, complain, serving, worker_journal
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
-EXIT_OK = 0
-EXIT_CONFIG = 2
-EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
 
 # entity type -> what keeps its instances
 ENTITIES: dict[str, type[Entities]] = {
@@ -68,15 +67,17 @@ log = logs.get(__name__)
 
 def main(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; the exit code."""
-    logs.configure(settings)
-    return uvloop.run(Proxy(settings).run())
+    place = from_environment()
+    logs.configure(settings, "" if place.is_alone else place.label)
+    return uvloop.run(Proxy(settings, place).run())
 
 
 class Proxy:
-    """One sidecar."""
+    """One sidecar, or one worker of one (proxy/place.py)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place = ALONE) -> None:
         self.settings = settings
+        self.place = place
         self.started = monotonic()
         self.exit_code = EXIT_OK
         self.port = 0
@@ -90,7 +91,7 @@ class Proxy:
         try:
             await self._build()
         except (ConfigError, OSError) as error:
-            print(f"stateside: {error}", file=sys.stderr)
+            complain(self.place, str(error))
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
         watch = asyncio.create_task(self._watch_journal())
@@ -123,6 +124,7 @@ class Proxy:
         self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
         self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
+        self.relay = Relay(self.place, settings, self.router, self.metrics)
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
@@ -139,11 +141,11 @@ class Proxy:
         self.web_calls.server = self.server
         self.health = Health(self.readiness)
         self.router.add(self.health.handlers())
-        self.admin = AdminServer(settings, self.readiness, self.metrics)
-        await self.admin.start()
+        self.admin = AdminServer(settings, self.readiness, self.metrics, self.place)
         if self.tls.watch:
             loop.add_signal_handler(signal.SIGHUP, self.tls.watch.renew)
             self.tls.watch.start()
+        await self.admin.start()
         self.overload = Overload(settings, loop, self.server, self.timers)
         self.overload.start()
         self._open_access_log()
@@ -234,6 +236,7 @@ class Proxy:
         self.http_json.update(model)
         self.router.add(reflection.handlers(model))
         self.server.forget()
+        await self.relay.update()
         self.health.set_services(model.service_names)
         log.info("user function discovered", services=model.service_names)
         if not self.port:
@@ -245,12 +248,11 @@ class Proxy:
         """False: it cannot be opened, and the proxy stops."""
         settings = self.settings
         try:
-            journal = open_journal(
-                settings.journal, Durability(settings.durability), self._on_broken, **journal_bounds(settings)
-            )
+            url = worker_journal(settings.journal, self.place)
+            journal = open_journal(url, Durability(settings.durability), self._on_broken, **journal_bounds(settings))
             await journal.open()
         except (JournalError, OSError) as error:
-            print(f"stateside: {error}", file=sys.stderr)
+            complain(self.place, str(error))
             self.stop(EXIT_CONFIG)
             return False
         self.journal = journal
@@ -263,7 +265,7 @@ class Proxy:
         try:
             await replication.start()
         except (JournalError, OSError) as error:
-            print(f"stateside: {error}", file=sys.stderr)
+            complain(self.place, str(error))
             self.stop(EXIT_CONFIG)
             return False
         replication.offer_metrics(self.metrics)
@@ -273,16 +275,20 @@ class Proxy:
 
     async def _listen(self) -> None:
         settings = self.settings
+        shared = not self.place.is_alone
+        port = self.place.http_port if shared else settings.http_port
         try:
-            self.port = await self.server.listen_tcp(settings.http_interface, settings.http_port, ssl=self.tls.clients)
+            self.port = await self.server.listen_tcp(
+                settings.http_interface, port, reuse_port=shared, ssl=self.tls.clients
+            )
         except OSError as error:
             place = f"http_port = {settings.http_port}: cannot listen on {settings.http_interface}"
-            print(f"stateside: {place}: {error.strerror}", file=sys.stderr)
+            complain(self.place, f"{place}: {error.strerror}")
             self.stop(EXIT_CONFIG)
             return
         log.info("ready", port=self.port, seconds=round(monotonic() - self.started, 3))
-        host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
-        print(f"Stateside serves {'https' if self.tls.clients else 'http'}://{host}:{self.port}", flush=True)
+        if not shared:
+            print(serving(settings, self.port), flush=True)
 
     # --- end ---------------------------------------------------------------------------------------------------------
 
@@ -310,6 +316,7 @@ class Proxy:
             if isinstance(service, Crdts):
                 service.complete_streams()
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
+        await self.relay.close(grace)
         await self._passivate_all()
         self.timers.stop()
         self.tls.watch.stop()

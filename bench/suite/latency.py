@@ -24,7 +24,7 @@ OPEN_LOOP_PLACES = 512  # on each connection, so that no call waits for another
 
 
 async def half_load(setting: Setting, stage: Stage) -> Figures:
-    """Calls at a constant rate of half of what the proxy has just managed, through it and directly to the user function."""
+    """Calls at a constant rate, half of what the proxy has just managed: through it, and past it."""
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, "memory:")
     short = replace(setting, seconds=setting.seconds / 2)
@@ -42,7 +42,7 @@ async def half_load(setting: Setting, stage: Stage) -> Figures:
 async def sweep(setting: Setting, stage: Stage) -> Figures:
     """Read-only commands, 1 to 512 in flight."""
     echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
+    _, proxy_port = await start_proxy(stage, port, "memory:")
     result = await sweep_at(stage, proxy_port, "read", setting)
     await check_echo(echo)
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic_ns
+from typing import Any
 
 from stateside.bench.native import FILL_EVENTS
 from stateside.bench.processes import Stage
@@ -12,8 +13,8 @@ from stateside.bench.works import (
     IDLE_SECONDS,
     SAMPLE_SECONDS,
     Figures,
-    MeasurementFailed,
     Measurement,
+    MeasurementFailed,
     Setting,
     check_echo,
     echo_counts,
@@ -34,7 +35,7 @@ async def storm(setting: Setting, stage: Stage) -> Figures:
     count = setting.many_entities // STORM_SHARE
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}")
-    shape = {"entities": count, "count": count, "in_flight": count // CONNECTIONS}
+    shape: dict[str, Any] = {"entities": count, "count": count, "in_flight": count // CONNECTIONS}
     result = await load(stage, proxy_port, "read", setting, **shape, proxy=proxy, user_function=echo)
     counted = await check_echo(echo)
     if counted["inits"] != count:
@@ -85,7 +86,7 @@ async def endless(setting: Setting, stage: Stage) -> Figures:
     """A few streamed-out calls that never rest; and how much the proxy's memory grows while they run."""
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, "memory:")
-    shape = {"connections": ENDLESS_CONNECTIONS, "in_flight": 1}
+    shape: dict[str, Any] = {"connections": ENDLESS_CONNECTIONS, "in_flight": 1}
     reading = asyncio.ensure_future(
         load(stage, proxy_port, "endless", setting, **shape, proxy=proxy, user_function=echo)
     )

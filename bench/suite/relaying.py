@@ -1,4 +1,4 @@
-"""Commands that store nothing: what the way through the proxy costs by itself, in plain and with what may be added to it."""
+"""Commands that store nothing: what the way through the proxy costs, in plain and with what may be added."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from stateside.bench.certificate import make_certificate
 from stateside.bench.processes import Stage
 from stateside.bench.works import (
     Figures,
-    MeasurementFailed,
     Measurement,
+    MeasurementFailed,
     Setting,
     check_echo,
     load,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from stateside.bench.envoy import start_envoy
 from stateside.bench.h2load import h2load, installed
 from stateside.bench.messages import MESSAGE_SIZE
@@ -112,7 +110,7 @@ async def relay_nginx(setting: Setting, stage: Stage) -> Figures:
     program = installed("nginx")
     echo, port = await start_echo(stage)
     folder, front = stage.folder.resolve(), free_port()
-    config = Path(folder, "nginx.conf")
+    config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, front=front, back=port))
     nginx = await stage.start("nginx", [program, "-p", str(folder), "-e", "stderr", "-c", str(config)])
     await answering(front)

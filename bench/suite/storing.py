@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from stateside.bench.processes import Stage
 from stateside.bench.works import (
     DURABLE_ENTITIES,
     DURABLE_IN_FLIGHT,
+    RELAY_IN_FLIGHT,
     Figures,
     Measurement,
-    RELAY_IN_FLIGHT,
     Setting,
     check_echo,
     load,
@@ -76,7 +77,7 @@ async def write_load(
 ) -> Figures:
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}", variables)
-    shape = {"entities": entities, "in_flight": in_flight}
+    shape: dict[str, Any] = {"entities": entities, "in_flight": in_flight}
     result = await load(stage, proxy_port, work, setting, **shape, more=more, proxy=proxy, user_function=echo)
     await check_echo(echo)
     return result

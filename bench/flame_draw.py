@@ -51,7 +51,8 @@ def tree(stacks: Stacks) -> Frame:
         frame.count += count
         for text in stack:
             if text not in frame.called:
-                frame.called[text] = Frame(*text.rsplit("|", 1))
+                name, _, place = text.rpartition("|")
+                frame.called[text] = Frame(name, place)
             frame = frame.called[text]
             frame.count += count
     return root

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import shutil
 import sys
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ OUT = ROOT / "bench" / "out"
 RESULT = OUT / "scale.json"
 TEXT = ROOT / "docs" / "performance.md"
 POINT_TIME_LIMIT = 300.0
+TIME_LIMIT = 570.0  # of a run; no point begins after it
 QUICK_SECONDS, FULL_SECONDS = 0.7, 2.5
 
 
@@ -36,6 +38,7 @@ def main() -> int:
     options = arguments()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     OUT.mkdir(exist_ok=True)
+    allow_files()
     if options.result is None:
         result = asyncio.run(measured(options, console))
         RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
@@ -61,6 +64,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def allow_files() -> None:
+    """As many open files as there may be, for what is started here too: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 async def measured(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """What scale.json holds. Curves that were not asked for are left out; so are points that failed, with a remark."""
     seconds = QUICK_SECONDS if options.quick else FULL_SECONDS
@@ -69,11 +78,12 @@ async def measured(options: argparse.Namespace, console: Console) -> dict[str, A
     begun, weather = datetime.now(UTC), WeatherWatch()
     curves: dict[str, dict[str, Figures]] = {}
     problems: list[str] = []
+    end = monotonic() + TIME_LIMIT
     try:
         for curve in CURVES:
             if not options.only or curve.name in options.only:
                 values = curve.quick_values if options.quick else curve.values
-                curves[curve.name] = await points(curve, values, setting, console, problems)
+                curves[curve.name] = await points(curve, values, setting, end, console, problems)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     weathered = weather.end()
@@ -89,12 +99,14 @@ async def measured(options: argparse.Namespace, console: Console) -> dict[str, A
 
 
 async def points(
-    curve: Curve, values: tuple[int, ...], setting: Setting, console: Console, problems: list[str]
+    curve: Curve, values: tuple[int, ...], setting: Setting, end: float, console: Console, problems: list[str]
 ) -> dict[str, Figures]:
-    """Figures by value, as text, because that is what JSON's names are."""
+    """Figures by value, as text, because that is what JSON's names are. No point begins after `end`."""
     found: dict[str, Figures] = {}
     for value in values:
-        begun = monotonic()
+        if (begun := monotonic()) > end:
+            problems.append(f"{curve.name} {value:,}: {TIME_LIMIT:.0f} s had passed before its turn")
+            continue
         try:
             async with Stage(setting.folder / f"{curve.name}-{value}") as stage, asyncio.timeout(POINT_TIME_LIMIT):
                 figures = await curve.measure(setting, stage, value)

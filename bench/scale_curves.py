@@ -12,6 +12,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stateside.bench.messages import BODY_SIZES
 from stateside.bench.processes import Process, Stage
@@ -29,6 +30,7 @@ OPEN_LOOP_PLACES = 256  # on each connection, so that no call waits for another
 HALF = 0.5
 STREAMS_PER_CONNECTION = 10_000  # as a compiled user function allows
 MOST_ENTITIES = 2_000_000
+MOST_CONNECTIONS = 20_000
 ACTIVATION_SECONDS = 200  # at most, for all entities of a point
 SETTLE_SECONDS = 0.5
 APPENDED_AT_ONCE = 10_000
@@ -58,7 +60,11 @@ async def entities(setting: Setting, stage: Stage, count: int) -> Figures:
     }
     proxy, proxy_port = await start_proxy(stage, port, "memory:", limits)
     before = await settled(proxy)
-    each_once = {"entities": count, "count": count, "in_flight": min(IN_FLIGHT, -(-count // CONNECTIONS))}
+    each_once: dict[str, Any] = {
+        "entities": count,
+        "count": count,
+        "in_flight": min(IN_FLIGHT, -(-count // CONNECTIONS)),
+    }
     waking = await load(stage, proxy_port, "read", setting, **each_once, more=("--seconds", ACTIVATION_SECONDS))
     grown = await settled(proxy) - before
     counted = await checked(echo)
@@ -79,9 +85,9 @@ async def entities(setting: Setting, stage: Stage, count: int) -> Figures:
 async def connections(setting: Setting, stage: Stage, count: int) -> Figures:
     """So many client connections, one call at a time on each."""
     echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
+    proxy, proxy_port = await start_proxy(stage, port, "memory:", {"STATESIDE_MAX_CONNECTIONS": str(MOST_CONNECTIONS)})
     before = await settled(proxy)
-    shape = {"connections": count, "in_flight": 1}
+    shape: dict[str, Any] = {"connections": count, "in_flight": 1}
     figures = await load(stage, proxy_port, "read", setting, **shape, proxy=proxy, user_function=echo)
     await checked(echo)
     return figures | {"bytes_each": (figures["proxy_mb"] * 1e6 - before) / count}
@@ -133,7 +139,7 @@ async def relayed(
 ) -> Figures:
     """A closed loop, and half of its rate as an open one, whose latencies are called `half_...`."""
     spread = ("--distribution", "uniform")
-    shape = {"entities": entities, "connections": CONNECTIONS}
+    shape: dict[str, Any] = {"entities": entities, "connections": CONNECTIONS}
     most = await load(
         stage, port, work, setting, **shape, in_flight=in_flight, more=spread, proxy=proxy, user_function=echo
     )
@@ -166,7 +172,7 @@ async def activation(setting: Setting, stage: Stage, count: int, snapshot: bytes
     await write_journal(folder, cold, count, snapshot)
     echo, port = await start_echo(stage)
     proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{folder}")
-    alone = {"entities": cold, "count": cold, "connections": 1, "in_flight": 1}
+    alone: dict[str, Any] = {"entities": cold, "count": cold, "connections": 1, "in_flight": 1}
     short = replace(setting, warmup=0.0)
     figures = await load(stage, proxy_port, "read", short, **alone, proxy=proxy)
     counted = await checked(echo)

@@ -169,8 +169,8 @@ def about(result: Mapping[str, Any]) -> str:
     noise = f" The machine was not quiet: {'; '.join(result['noise'])}." if result["noise"] else ""
     return (
         f"Measured {when} UTC on {machine['cores']} cores of {machine['cpu_model']}, "
-        f"{gigabytes:.0f} GB, {machine['system']}, Python {machine['python']}, commit {machine['commit'] or 'unknown'}; "
-        f"load generator, proxy and user function all on them.{noise}{quick}"
+        f"{gigabytes:.0f} GB, {machine['system']}, Python {machine['python']}, "
+        f"commit {machine['commit'] or 'unknown'}; load generator, proxy and user function all on them.{noise}{quick}"
     )
 
 

@@ -4,7 +4,7 @@ ARGS   ?=
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run demo demo-chat replicated test bench bench-kernels load soak lint types proto build interop clean
+.PHONY: help run demo demo-chat replicated test bench bench-kernels scale flame load soak lint types proto build interop clean
 
 help:            ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -32,9 +32,16 @@ bench: build     ## the end-to-end figures, also into bench/out/latest.json
 	@scripts/setup-bench
 	$(BIN)/python -m stateside.bench $(ARGS)
 
-bench-kernels: build ## the compiled kernels against what they replace
+bench-kernels: build ## the kernels against what they replace, and against stored ratios
 	@scripts/setup-bench
-	$(BIN)/pytest bench/kernels --benchmark-columns=median,iqr,ops --benchmark-group-by=group $(ARGS)
+	$(BIN)/python -m stateside.bench.kernels $(ARGS)
+
+scale: build     ## cost by number of entities, connections, bytes, events; ARGS=--quick for a minute
+	$(BIN)/python -m stateside.bench.scale $(ARGS)
+
+flame: build     ## a flame graph of the proxy under load, into bench/out/flame.svg
+	@scripts/setup-bench
+	$(BIN)/python -m stateside.bench.flame $(ARGS)
 
 load: build      ## locust's shoppers against the shopping cart; ARGS=--web for its pages, ARGS=--ci for a short run
 	@scripts/setup-load

@@ -104,12 +104,14 @@ cdef class Passage(Handler):
 
     # --- from the other server ---
 
-    cpdef object on_headers(self, ClientCall call):
+    cpdef object on_headers(self, object any_call):
+        cdef ClientCall call = <ClientCall>any_call
         cdef PassedCall passed = <PassedCall>call.context
         if passed.streams and passed.client is not None:
             passed.client.start(call.headers)
 
-    cpdef object on_message(self, Call call, bytes message):
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
         cdef PassedCall passed = <PassedCall>call.context
         cdef bint taken
         if passed.client is None:
@@ -127,7 +129,8 @@ cdef class Passage(Handler):
         if not taken:
             call.pause()
 
-    cpdef object on_end(self, ClientCall call, int status, str message):
+    cpdef object on_end(self, object any_call, int status, str message):
+        cdef ClientCall call = <ClientCall>any_call
         cdef PassedCall passed = <PassedCall>call.context
         cdef bytes answer
         client = passed.client
@@ -153,11 +156,13 @@ cdef class Passage(Handler):
 
     # --- from a client that is a ServerCall ---
 
-    cpdef object on_drain(self, Call call):
+    cpdef object on_drain(self, object any_call):
+        cdef Call call = <Call>any_call
         if type(call) is ServerCall and type(call.context) is PassedCall:
             (<PassedCall>call.context).on_client_drain()
 
-    cpdef object on_cancel(self, ServerCall call, int status):
+    cpdef object on_cancel(self, object any_call, int status):
+        cdef ServerCall call = <ServerCall>any_call
         if type(call.context) is PassedCall:
             (<PassedCall>call.context).on_client_cancel(status)
 

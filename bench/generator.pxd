@@ -15,7 +15,7 @@ cdef class Keys:
     cdef readonly str distribution
     cdef readonly int64_t population
     cdef bytes prefix
-    cdef int kind
+    cdef int kind, digits
     cdef double share, theta, zetan, eta, alpha, second
     cdef uint64_t random_state
     cdef int64_t turn
@@ -31,6 +31,7 @@ cdef class Command:
     cdef readonly int64_t completed, failed
     cdef readonly dict statuses
     cdef bytes path, tag, rest, expected
+    cdef list messages
     cdef double weight
     cdef bint echoes
 
@@ -44,9 +45,9 @@ cdef class Generator:
     cdef int timer
     cdef Keys keys
     cdef list channels, idle
+    cdef Command only
     cdef double total_weight
-    cdef Py_ssize_t next_channel
-    cdef int64_t max_in_flight, to_begin, started_ns, interval_ns, scheduled
+    cdef int64_t max_in_flight, to_begin, started_ns, scheduled
     cdef double interval
 
     cdef int begin(self, Slot slot, int64_t due_ns) except -1
@@ -57,12 +58,32 @@ cdef class Generator:
     cdef int fail(self, Command command, int status, str problem) except -1
     cdef Command pick(self)
     cdef bytes message(self, Command command)
+    cdef bytes write(self, Command command, int64_t key)
 
 
 cdef class Slot(Handler):
     cdef Generator generator
+    cdef Channel channel
     cdef Command command
     cdef bytes sent
     cdef int64_t due_ns
     cdef int answers
+    cdef bint wrong
+
+
+cdef class StreamReader:
+    cdef readonly int64_t completed, failed, in_flight
+    cdef readonly list problems
+    cdef bytes path, message
+    cdef list readings
+    cdef bint stopping
+    cdef object on_done
+
+    cdef int ended(self, str problem) except -1
+
+
+cdef class Reading(Handler):
+    cdef StreamReader reader
+    cdef ClientCall call
+    cdef uint64_t received
     cdef bint wrong

@@ -26,14 +26,20 @@ class Keys:
     """Which entity is next. Keys are `prefix` and a number from 0 to population - 1.
 
     distribution: "uniform"; "zipf" (argument: exponent, between 0 and 1; number 0 is the most frequent, as in
-    YCSB); "hot" (argument: the
-    share of commands that go to number 0; the others are uniform); "turn" (one after the other). ValueError.
+    YCSB); "hot" (argument: the share of commands that go to number 0; the others are uniform); "turn" (one after the
+    other). digits: shorter numbers begin with zeros. ValueError.
     """
 
     distribution: str
     population: int
     def __init__(
-        self, prefix: str, population: int, distribution: str = "uniform", argument: float = 0.0, seed: int = 1
+        self,
+        prefix: str,
+        population: int,
+        distribution: str = "uniform",
+        argument: float = 0.0,
+        seed: int = 1,
+        digits: int = 1,
     ) -> None: ...
     def next(self) -> int:
         """The number of the next key."""
@@ -103,3 +109,20 @@ class Generator:
         """The warm-up is over: forget what was recorded."""
     def stop(self) -> None:
         """Begin no more calls."""
+
+class StreamReader:
+    """Reads endless streams of numbered messages (bench.Written), all at once. `on_done()` is called when the last
+    stream has ended, after `stop` or by itself.
+    """
+
+    completed: int
+    """Messages that came in order."""
+    failed: int
+    """Streams that lost messages or ended by themselves."""
+    in_flight: int
+    problems: list[str]
+    def __init__(self, path: bytes, message: bytes, on_done: Callable[[], None]) -> None: ...
+    def start(self, channels: Sequence[Channel], in_flight: int) -> None:
+        """Open `in_flight` streams on each channel."""
+    def clear(self) -> None: ...
+    def stop(self) -> None: ...

@@ -37,10 +37,14 @@ cdef enum:
     STEPS = 1 << STEP_BITS  # in each power of two
     BUCKETS = (64 - STEP_BITS) * STEPS
     PROBLEMS_KEPT = 5
+    CANCELLED = 1
+    NUMBER_END = 9  # of a bench.Written: a tag and a fixed64
     UNIFORM = 0
     ZIPF = 1
     HOT = 2
     TURN = 3
+    KEPT_MESSAGES = 4096  # of each command
+    MAX_DIGITS = 20
     NUMBER_SIZE = 24  # more than any 64-bit number in decimal
     MAX_PREFIX = 100  # bytes, so that the length of a key is one byte on the wire
 
@@ -132,15 +136,19 @@ cdef class Keys:
         str distribution not None="uniform",
         double argument=0.0,
         uint64_t seed=1,
+        int digits=1,
     ):
         if population < 1:
             raise ValueError(f"a population of {population} keys")
+        if not 1 <= digits <= MAX_DIGITS:
+            raise ValueError(f"numbers of {digits} digits: must be from 1 to {MAX_DIGITS}")
         if len(prefix.encode()) > MAX_PREFIX:
             raise ValueError(f"a prefix of more than {MAX_PREFIX} bytes")
         if distribution not in DISTRIBUTIONS:
             raise ValueError(f"distribution {distribution!r}: must be one of {', '.join(DISTRIBUTIONS)}")
         self.prefix = prefix.encode()
         self.population = population
+        self.digits = digits
         self.distribution = distribution
         self.kind = DISTRIBUTIONS[distribution]
         self.random_state = seed * 2 + 1
@@ -255,7 +263,11 @@ cdef class Generator:
         self.max_in_flight = in_flight
         self.interval = 1e9 / rate if rate else 0
         self.to_begin = count
+        self.only = self.commands[0] if len(self.commands) == 1 else None
         self.total_weight = sum((<Command?>command).weight for command in commands)
+        if keys.population <= KEPT_MESSAGES:
+            for command in self.commands:
+                (<Command>command).messages = [None] * keys.population
         self.window = Latencies()
         self.problems = []
         self.idle = []
@@ -268,6 +280,7 @@ cdef class Generator:
         for number in range(self.max_in_flight):
             slot = Slot.__new__(Slot)
             slot.generator = self
+            slot.channel = <Channel>self.channels[number % len(self.channels)]
             if self.interval:
                 self.idle.append(slot)
             else:
@@ -335,15 +348,13 @@ cdef class Generator:
 
     cdef int begin(self, Slot slot, int64_t due_ns) except -1:
         cdef ClientCall call
-        cdef Channel channel = <Channel>self.channels[self.next_channel]
-        self.next_channel = self.next_channel + 1 if self.next_channel + 1 < len(self.channels) else 0
-        slot.command = self.pick()
+        slot.command = self.only if self.only is not None else self.pick()
         slot.due_ns = due_ns
         slot.answers = 0
         slot.wrong = False
         slot.sent = self.message(slot.command)
         try:
-            call = channel.open(slot.command.path, slot)
+            call = slot.channel.open(slot.command.path, slot)
         except ChannelUnavailable as error:
             self.fail(slot.command, 14, f"no call can be opened: {error}")
             self.stopping = True
@@ -356,26 +367,35 @@ cdef class Generator:
         return 0
 
     cdef Command pick(self):
-        cdef double place
+        cdef double place = self.keys.random() * self.total_weight
         cdef Command command
-        if len(self.commands) > 1:
-            place = self.keys.random() * self.total_weight
-            for command in self.commands:
-                place -= command.weight
-                if place < 0:
-                    return command
-        return <Command>self.commands[len(self.commands) - 1]
+        for command in self.commands:
+            place -= command.weight
+            if place < 0:
+                break
+        return command
 
     cdef bytes message(self, Command command):
+        """The message for the next key; those for few keys are kept, as writing one costs more than all else here."""
+        cdef int64_t key
+        cdef object kept
+        if not command.tag:
+            return command.rest
+        key = self.keys.pick()
+        if command.messages is None:
+            return self.write(command, key)
+        kept = command.messages[key]
+        if kept is None:
+            kept = command.messages[key] = self.write(command, key)
+        return <bytes>kept
+
+    cdef bytes write(self, Command command, int64_t key):
         """The key's field, then all others: their order does not matter."""
         cdef char[NUMBER_SIZE] number
-        cdef int digits
+        cdef int digits = snprintf(number, NUMBER_SIZE, b"%0*lld", <int>self.keys.digits, <long long>key)
         cdef Py_ssize_t size, tag, prefix, rest
         cdef bytes message
         cdef char* p
-        if not command.tag:
-            return command.rest
-        digits = snprintf(number, NUMBER_SIZE, b"%lld", <long long>self.keys.pick())
         tag, prefix, rest = len(command.tag), len(self.keys.prefix), len(command.rest)
         size = prefix + digits  # below 128: see `Keys`
         message = PyBytes_FromStringAndSize(NULL, tag + 1 + size + rest)
@@ -404,7 +424,7 @@ cdef class Generator:
             command.latencies.record(ns)
             self.window.record(ns)
         self.go_on(slot)
-        return self.check_done()
+        return self.check_done() if self.in_flight == 0 else 0
 
     cdef int check_done(self) except -1:
         cdef object on_done
@@ -449,3 +469,71 @@ cdef class Slot(Handler):
     cpdef object on_end(self, object any_call, int status, str message):
         cdef ClientCall call = <ClientCall>any_call
         self.generator.ended(self, status, message)
+
+
+# --- streams ---------------------------------------------------------------------------------------------------------
+
+cdef class StreamReader:
+    def __init__(self, bytes path not None, bytes message not None, object on_done):
+        self.path = path
+        self.message = message
+        self.on_done = on_done
+        self.problems = []
+        self.readings = []
+
+    def start(self, list channels not None, int in_flight):
+        cdef int i
+        cdef Channel channel
+        cdef Reading reading
+        self.in_flight = in_flight * len(channels)
+        for i in range(in_flight):
+            for channel in channels:
+                reading = Reading.__new__(Reading)
+                reading.reader = self
+                reading.call = channel.open(self.path, reading)
+                reading.call.send(self.message)
+                reading.call.half_close()
+                self.readings.append(reading)
+
+    def clear(self):
+        self.completed = 0
+
+    def stop(self):
+        cdef Reading reading
+        self.stopping = True
+        for reading in self.readings:
+            reading.call.cancel()
+
+    cdef int ended(self, str problem) except -1:
+        if problem:
+            self.failed += 1
+            if len(self.problems) < PROBLEMS_KEPT:
+                self.problems.append(f"{self.path.decode()}: {problem}")
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self.on_done()
+        return 0
+
+
+cdef class Reading(Handler):
+    """One stream."""
+
+    cpdef object on_message(self, object any_call, bytes message):
+        cdef Call call = <Call>any_call
+        cdef uint64_t number = 0
+        self.received += 1
+        if PyBytes_GET_SIZE(message) > NUMBER_END:
+            memcpy(&number, PyBytes_AS_STRING(message) + NUMBER_END - 8, 8)  # little-endian, as it was written
+        if number == self.received:
+            self.reader.completed += 1
+        else:
+            self.wrong = True
+
+    cpdef object on_end(self, object any_call, int status, str message):
+        cdef ClientCall call = <ClientCall>any_call
+        if self.wrong:
+            self.reader.ended("messages are missing or not in order")
+        elif status != CANCELLED or not self.reader.stopping:
+            self.reader.ended(f"ended with status {status}: {message}")
+        else:
+            self.reader.ended("")

@@ -1,12 +1,15 @@
 """What the load generator sends, and what the echo user function says about itself.
 
-A work's requests are made before it begins: `(path, message, expected answer)` each, as `native.Load` takes them. The
-message of the Echo service has 97 bytes, like the messages of the figures that the design rests on.
+A mix of commands is what `generator.Generator` takes. The message of the Echo service has 97 bytes, like the messages
+of the figures that the design rests on.
 """
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from stateside.bench.generator import Command
 
 ECHO_DESCRIPTORS = Path(__file__).parent / "echo.binpb"
 ECHO_SERVICE = "bench.Echo"
@@ -23,7 +26,12 @@ STATEFUL = [
 ENDLESS = f"/{ACTION_SERVICE}/Endless".encode()
 MESSAGE_SIZE = 97
 
-Requests = list[tuple[bytes, bytes, bytes | None]]
+BODY_SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)  # of the works that are named after them
+
+KEY_FIELD = 1
+KEY_PREFIX = "entity-"
+KEY_DIGITS = 6
+PRODUCTS = 7
 
 
 def echo_spec(passivation_timeout_ms: int) -> bytes:
@@ -48,11 +56,16 @@ def echo_spec(passivation_timeout_ms: int) -> bytes:
     return serialized
 
 
-def echo_requests(method: str, entities: int, service: str = ECHO_SERVICE) -> Requests:
-    """One command per entity; the answer has to be the command."""
-    path = f"/{service}/{method}".encode()
-    messages = [echo_message(f"entity-{number:06}") for number in range(entities)]
-    return [(path, message, message) for message in messages]
+def echo_command(method: str, service: str = ECHO_SERVICE, weight: float = 1.0) -> Command:
+    """The answer has to be the command."""
+    keyless = echo_message("0" * (len(KEY_PREFIX) + KEY_DIGITS))[2 + len(KEY_PREFIX) + KEY_DIGITS :]
+    return Command(f"/{service}/{method}".encode(), keyless, KEY_FIELD, weight, echoes=True)
+
+
+def sized_command(body_size: int) -> Command:
+    """`Read` with a body of so many bytes, which comes back; the whole message has 17 to 19 bytes more."""
+    keyless: bytes = message_class("bench.Message")(body=bytes(body_size)).SerializeToString()
+    return Command(f"/{ECHO_SERVICE}/Read".encode(), keyless, KEY_FIELD, echoes=True)
 
 
 def echo_message(key: str) -> bytes:
@@ -62,31 +75,31 @@ def echo_message(key: str) -> bytes:
     return message
 
 
-def cart_requests(carts: int) -> Requests:
-    """For each cart in turn: one item is added, and the cart is read. Only that there is an answer can be checked."""
+def cart_mix() -> list[Command]:
+    """Items are added and carts are read, half and half. Of a cart only that there is one can be checked."""
     from examples.shopping_cart.protos.shoppingcart import shoppingcart_pb2 as shop
 
     add, get = (f"/{CART_SERVICE}/{method}".encode() for method in ("AddItem", "GetCart"))
-    requests: Requests = []
-    for number in range(carts):
-        user = f"user-{number:06}"
-        item = shop.AddLineItem(user_id=user, product_id=f"product-{number % 7}", name="A thing to buy", quantity=1)
-        requests.append((add, item.SerializeToString(), b""))
-        requests.append((get, shop.GetShoppingCart(user_id=user).SerializeToString(), None))
-    return requests
+    items = [
+        shop.AddLineItem(product_id=f"product-{number}", name="A thing to buy", quantity=1)
+        for number in range(PRODUCTS)
+    ]
+    adding = [Command(add, item.SerializeToString(), KEY_FIELD, 1.0, expected=b"") for item in items]
+    return [Command(get, b"", KEY_FIELD, float(PRODUCTS)), *adding]
 
 
-WORKS = {
-    "direct": lambda entities: echo_requests("Direct", entities),
-    "read": lambda entities: echo_requests("Read", entities),
-    "write": lambda entities: echo_requests("Write", entities),
-    "fill": lambda entities: echo_requests("Fill", entities),
-    "forward": lambda entities: echo_requests("Forward", entities),
-    "value": lambda entities: echo_requests("Write", entities, VALUE_SERVICE),
-    "increment": lambda entities: echo_requests("Increment", entities, COUNTER_SERVICE),
-    "action": lambda entities: echo_requests("Unary", entities, ACTION_SERVICE),
-    "cart": cart_requests,
-}
+WORKS: dict[str, Callable[[], list[Command]]] = {
+    "direct": lambda: [echo_command("Direct")],
+    "read": lambda: [echo_command("Read")],
+    "write": lambda: [echo_command("Write")],
+    "mixed": lambda: [echo_command("Read", weight=0.75), echo_command("Write", weight=0.25)],
+    "fill": lambda: [echo_command("Fill")],
+    "forward": lambda: [echo_command("Forward")],
+    "value": lambda: [echo_command("Write", VALUE_SERVICE)],
+    "increment": lambda: [echo_command("Increment", COUNTER_SERVICE)],
+    "action": lambda: [echo_command("Unary", ACTION_SERVICE)],
+    "cart": cart_mix,
+} | {f"read_{size}": partial(lambda size: [sized_command(size)], size) for size in BODY_SIZES}
 
 
 @cache

@@ -1,10 +1,7 @@
 """Shape of `native`; native.pyi documents it."""
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from stateside._speedups.h2 cimport Call, Channel, ClientCall, Handler, ServerCall
-
-cdef enum:
-    BUCKETS = 2048
+from stateside._speedups.h2 cimport Call, Handler, ServerCall
 
 cdef struct Slice:
     const uint8_t* data
@@ -63,55 +60,3 @@ cdef class EndlessAction(Handler):
 
 cdef class DirectEcho(Handler):
     cdef readonly int64_t calls
-
-
-cdef class Histogram:
-    cdef int64_t[BUCKETS] counts
-    cdef readonly int64_t count, total_ns, max_ns
-
-    cdef void clear(self) noexcept
-    cdef void record(self, int64_t ns) noexcept
-
-
-cdef class Load:
-    cdef readonly Histogram histogram
-    cdef readonly int64_t completed, failed, in_flight
-    cdef readonly list problems
-    cdef list requests
-    cdef Py_ssize_t next_request
-    cdef int64_t to_start
-    cdef bint stopping
-    cdef object on_done
-
-    cdef int ended(self, Slot slot, int status, str message) except -1
-    cdef int fail(self, str problem) except -1
-
-
-cdef class Slot(Handler):
-    cdef Load load
-    cdef Channel channel
-    cdef bytes path, expected
-    cdef int64_t began_ns
-    cdef int answers
-    cdef bint wrong
-
-    cdef int begin(self) except -1
-
-
-cdef class StreamLoad:
-    cdef readonly Histogram histogram
-    cdef readonly int64_t completed, failed, in_flight
-    cdef readonly list problems
-    cdef bytes path, message
-    cdef list slots
-    cdef bint stopping
-    cdef object on_done
-
-    cdef int ended(self, str problem) except -1
-
-
-cdef class StreamSlot(Handler):
-    cdef StreamLoad load
-    cdef ClientCall call
-    cdef uint64_t received
-    cdef bint wrong

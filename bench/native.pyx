@@ -1,17 +1,16 @@
-"""The two ends of a measurement, compiled, so that what is measured is what stands between them.
+"""The far end of a measurement, compiled, so that what is measured is what stands before it.
 
 `EntityEcho` is a user function for event sourced entities: it answers each command with the command's own payload and,
-if the method says so, emits events; `ValueEcho`, `CounterEcho` and `ActionEcho` are its like for the other entity types, and
-`EndlessAction` streams. `Load` is a closed loop of calls: N connections with M calls in flight each, every answer
-checked, every latency kept in a histogram; `StreamLoad` reads streams. All are handlers of the project's own transport;
-no Python code runs for a call or a streamed message.
+if the method says so, emits events; `ValueEcho`, `CounterEcho` and `ActionEcho` are its like for the other entity types,
+`EndlessAction` streams, and `DirectEcho` is a plain gRPC method. All are handlers of the project's own transport; no
+Python code runs for a call or a streamed message. The near end is `generator`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
-from stateside._speedups.h2 cimport Call, Channel, ClientCall, Handler, ServerCall
+from stateside._speedups.h2 cimport Call, Handler, ServerCall
 from stateside._speedups.protobuf cimport (
     LEN,
     VARINT,
@@ -28,17 +27,8 @@ from stateside._speedups.protobuf cimport (
     text_size,
 )
 
-from stateside._speedups.h2 import ChannelUnavailable
-
-cdef extern from *:
-    int __builtin_clzll(unsigned long long) noexcept nogil
-
-# Every problem is counted; the texts of so many are kept, and a run with so many is given up.
 cdef enum:
-    PROBLEMS_KEPT = 5
-    PROBLEMS_ALLOWED = 1000
     INVALID_ARGUMENT = 3
-    CANCELLED = 1
 
 FILL_EVENTS = 1000
 cdef int64_t fill_events = FILL_EVENTS
@@ -549,213 +539,3 @@ cdef class DirectEcho(Handler):
         cdef ServerCall call = <ServerCall>any_call
         self.calls += 1
         call.reply(message)
-
-
-# --- the load generator ----------------------------------------------------------------------------------------------
-
-cdef class Histogram:
-    """Latencies in buckets of 1/32 of their magnitude."""
-
-    cdef void clear(self) noexcept:
-        memset(self.counts, 0, sizeof(self.counts))
-        self.count = self.total_ns = self.max_ns = 0
-
-    cdef void record(self, int64_t ns) noexcept:
-        self.counts[bucket_of(<uint64_t>ns)] += 1
-        self.count += 1
-        self.total_ns += ns
-        if ns > self.max_ns:
-            self.max_ns = ns
-
-    def add(self, int64_t ns):
-        if ns < 0:
-            raise ValueError(f"a latency of {ns} ns")
-        self.record(ns)
-
-    def quantile_ns(self, double share):
-        cdef int64_t wanted = <int64_t>(share * self.count)
-        cdef int64_t seen = 0
-        cdef int bucket
-        for bucket in range(BUCKETS):
-            seen += self.counts[bucket]
-            if seen > wanted:
-                return min(middle_of(bucket), self.max_ns)
-        return self.max_ns
-
-
-cdef int bucket_of(uint64_t ns) noexcept nogil:
-    cdef int shift
-    if ns < 32:
-        return <int>ns
-    shift = 58 - __builtin_clzll(ns)
-    return (shift + 1) * 32 + <int>((ns >> shift) & 31)
-
-
-cdef int64_t middle_of(int bucket) noexcept nogil:
-    cdef int shift
-    if bucket < 32:
-        return bucket
-    shift = bucket // 32 - 1
-    return ((<int64_t>(32 + (bucket & 31))) << shift) + ((<int64_t>1 << shift) >> 1)
-
-
-cdef class Load:
-    def __init__(self, list requests not None, object on_done):
-        if not requests:
-            raise ValueError("a load needs at least one request")
-        for path, message, expected in requests:
-            if type(path) is not bytes or type(message) is not bytes or not isinstance(expected, (bytes, type(None))):
-                raise TypeError("a request is (path, message, expected answer or None), all bytes")
-        self.requests = requests
-        self.on_done = on_done
-        self.histogram = Histogram()
-        self.problems = []
-
-    def start(self, list channels not None, int in_flight, int64_t count=-1):
-        cdef int i
-        cdef Channel channel
-        cdef Slot slot
-        self.to_start = count
-        self.in_flight = in_flight * len(channels)
-        for i in range(in_flight):
-            for channel in channels:
-                slot = Slot.__new__(Slot)
-                slot.load = self
-                slot.channel = channel
-                slot.begin()
-
-    def clear(self):
-        self.histogram.clear()
-        self.completed = 0
-
-    def stop(self):
-        self.stopping = True
-
-    cdef int ended(self, Slot slot, int status, str message) except -1:
-        if status != 0:
-            self.fail(f"{slot.path.decode()}: status {status}: {message}")
-        elif slot.answers != 1:
-            self.fail(f"{slot.path.decode()}: {slot.answers} answers in place of one")
-        elif slot.wrong:
-            self.fail(f"{slot.path.decode()}: an answer is not the expected one")
-        else:
-            self.completed += 1
-            self.histogram.record(now_ns() - slot.began_ns)
-        return slot.begin()
-
-    cdef int fail(self, str problem) except -1:
-        self.failed += 1
-        if len(self.problems) < PROBLEMS_KEPT:
-            self.problems.append(problem)
-        if self.failed >= PROBLEMS_ALLOWED:
-            self.stopping = True
-        return 0
-
-
-cdef class Slot(Handler):
-    """One place in flight: the handler of one call after another."""
-
-    cdef int begin(self) except -1:
-        """The next call, or the end of this slot."""
-        cdef Load load = self.load
-        cdef ClientCall call
-        cdef object message
-        if load.stopping or load.to_start == 0:
-            load.in_flight -= 1
-            if load.in_flight == 0:
-                load.on_done()
-            return 0
-        load.to_start -= 1
-        self.path, message, self.expected = <tuple>load.requests[load.next_request]
-        load.next_request += 1
-        if load.next_request == len(load.requests):
-            load.next_request = 0
-        self.answers = 0
-        self.wrong = False
-        self.began_ns = now_ns()
-        try:
-            call = self.channel.open(self.path, self)
-        except ChannelUnavailable as error:
-            load.fail(f"no call can be opened: {error}")
-            load.stopping = True
-            return self.begin()
-        call.send(message)
-        call.half_close()
-        return 0
-
-    cpdef object on_message(self, object any_call, bytes message):
-        cdef Call call = <Call>any_call
-        self.answers += 1
-        if self.expected is not None and message != self.expected:
-            self.wrong = True
-
-    cpdef object on_end(self, object any_call, int status, str message):
-        cdef ClientCall call = <ClientCall>any_call
-        self.load.ended(self, status, message)
-
-
-cdef class StreamLoad:
-    def __init__(self, bytes path not None, bytes message not None, object on_done):
-        self.path = path
-        self.message = message
-        self.on_done = on_done
-        self.histogram = Histogram()
-        self.problems = []
-        self.slots = []
-
-    def start(self, list channels not None, int in_flight):
-        cdef int i
-        cdef Channel channel
-        cdef StreamSlot slot
-        self.in_flight = in_flight * len(channels)
-        for i in range(in_flight):
-            for channel in channels:
-                slot = StreamSlot.__new__(StreamSlot)
-                slot.load = self
-                slot.call = channel.open(self.path, slot)
-                slot.call.send(self.message)
-                slot.call.half_close()
-                self.slots.append(slot)
-
-    def clear(self):
-        self.completed = 0
-
-    def stop(self):
-        cdef StreamSlot slot
-        self.stopping = True
-        for slot in self.slots:
-            slot.call.cancel()
-
-    cdef int ended(self, str problem) except -1:
-        if problem:
-            self.failed += 1
-            if len(self.problems) < PROBLEMS_KEPT:
-                self.problems.append(f"{self.path.decode()}: {problem}")
-        self.in_flight -= 1
-        if self.in_flight == 0:
-            self.on_done()
-        return 0
-
-
-cdef class StreamSlot(Handler):
-    """One stream that is read."""
-
-    cpdef object on_message(self, object any_call, bytes message):
-        cdef Call call = <Call>any_call
-        cdef uint64_t number = 0
-        self.received += 1
-        if PyBytes_GET_SIZE(message) == WRITTEN_SIZE:
-            memcpy(&number, PyBytes_AS_STRING(message) + 1, 8)  # little-endian, as it was written
-        if number == self.received:
-            self.load.completed += 1
-        else:
-            self.wrong = True
-
-    cpdef object on_end(self, object any_call, int status, str message):
-        cdef ClientCall call = <ClientCall>any_call
-        if self.wrong:
-            self.load.ended("messages are missing or not in order")
-        elif status != CANCELLED or not self.load.stopping:
-            self.load.ended(f"ended with status {status}: {message}")
-        else:
-            self.load.ended("")

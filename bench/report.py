@@ -1,45 +1,32 @@
-"""From the figures of all rounds to rows: medians, ratios to the anchor, and whether the target was met."""
+"""From the figures of all rounds to rows: medians, ratios to the anchor, whether the target was met, how far rounds
+differed, and how a run differs from an earlier one."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from stateside.bench.targets import TARGETS, Figure, Target
 
 # A measurement's figures, round by round.
 Rounds = dict[str, list[dict[str, float]]]
 
+FORMAT = 2  # of latest.json
 NOISY_SPREAD = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One row to be filled: which figure of which measurement, against which anchor and which bound.
-
-    `bound` is of the ratio if `relative`, else of the figure; None = for information only.
-    """
-
-    work: str
-    figure: tuple[str, str]
-    unit: str
-    bound: float | None = None
-    at_least: bool = True
-    relative: bool = False
-    anchor: str = ""
-    anchor_figure: tuple[str, str] | None = None
-
-    def text(self) -> str:
-        if self.bound is None:
-            return ""
-        return f"{'>=' if self.at_least else '<='} {self.bound:,g}" + (" x anchor" if self.relative else "")
+class ReportError(Exception):
+    """A file of figures cannot be used. The text names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table and of latest.json."""
+    """One line of the table and of latest.json. `spread`: largest minus smallest of the rounds, as a share of the
+    figure."""
 
     work: str
     figure: float
@@ -49,120 +36,21 @@ class Row:
     ratio: float | None
     target: str
     met: bool | None
+    spread: float = 0.0
 
 
-READ = "read-only command, 64 entity streams, 128 in flight"
-TLS = "the read-only command of clients that speak TLS"
-WRITE = "durable write of a 100 B event, 1000 in flight, 1000 entities"
-SLOW_WRITE = "the same where every flush takes 1 ms longer"
-VALUE = "durable update of a 100 B value, 1000 in flight, 1000 entities"
-COUNTER = "durable increment of one hot CRDT counter, 128 in flight"
-FORWARD = "the read-only command, answered by a forward to another"
-ACTION = "unary action, 128 in flight"
-ENDLESS = "streamed-out action, 2 streams, 100 B messages"
-ACCESS_LOG = "the read-only command, with a line of the access log"
-REPLAY = "replay of a 100 k event entity, from command to answer"
-CART = "shopping cart through the Python support library"
-CART_JSON = "cart read as JSON over HTTP/1.1, 64 connections"
-MANY = "50 k active entities, 100 streams a connection"
-IDLE = "idle proxy"
-START = "ready"
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row against the same of an earlier run. `anchored`: the same of their ratios to the anchor, which does not
+    depend on the machine."""
 
-GRPC_AIO = "grpc.aio relay"
-NGHTTPX = "nghttpx -> nghttpd"
-ENVOY = "Envoy's transcoder, one thread"
-COMMIT = "one LMDB commit an event"
-EVENT_WRITE = "durable write of an event"
-READ_ONLY = "read-only command"
-
-TARGETS = [
-    Target(READ, ("relay", "calls_per_s"), "commands/s", 15, True, True, GRPC_AIO, ("relay_grpc_aio", "calls_per_s")),
-    Target(READ, ("relay", "calls_per_s"), "commands/s", 0.7, True, True, NGHTTPX, ("relay_nghttpx", "calls_per_s")),
-    Target(
-        READ,
-        ("relay", "proxy_cpu_us"),
-        "µs proxy CPU",
-        16,
-        at_least=False,
-        anchor=GRPC_AIO,
-        anchor_figure=("relay_grpc_aio", "proxy_cpu_us"),
-    ),
-    Target(READ, ("relay", "p50_us"), "µs p50", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p50_us")),
-    Target(READ, ("relay", "p99_us"), "µs p99", anchor=GRPC_AIO, anchor_figure=("relay_grpc_aio", "p99_us")),
-    Target(TLS, ("relay_tls", "calls_per_s"), "commands/s", 0.65, True, True, READ_ONLY, ("relay", "calls_per_s")),
-    Target(
-        TLS, ("relay_tls", "proxy_cpu_us"), "µs proxy CPU", anchor=READ_ONLY, anchor_figure=("relay", "proxy_cpu_us")
-    ),
-    Target(
-        ACCESS_LOG, ("access_log", "calls_per_s"), "commands/s", 0.97, True, True, READ_ONLY, ("relay", "calls_per_s")
-    ),
-    Target(
-        ACCESS_LOG,
-        ("access_log", "proxy_cpu_us"),
-        "µs proxy CPU",
-        anchor=READ_ONLY,
-        anchor_figure=("relay", "proxy_cpu_us"),
-    ),
-    Target(WRITE, ("durable", "calls_per_s"), "commands/s", 20_000),
-    Target(
-        WRITE, ("durable", "calls_per_s"), "commands/s", 25, True, True, COMMIT, ("commit_per_event", "commits_per_s")
-    ),
-    Target(
-        SLOW_WRITE,
-        ("durable_slow_disk", "calls_per_s"),
-        "commands/s",
-        25,
-        True,
-        True,
-        COMMIT,
-        ("commit_per_event_slow_disk", "commits_per_s"),
-    ),
-    Target(WRITE, ("durable", "proxy_cpu_us"), "µs proxy CPU"),
-    Target(WRITE, ("durable", "p50_us"), "µs p50"),
-    Target(WRITE, ("durable", "p99_us"), "µs p99"),
-    Target(VALUE, ("value", "calls_per_s"), "commands/s", 0.85, True, True, EVENT_WRITE, ("durable", "calls_per_s")),
-    Target(
-        VALUE, ("value", "proxy_cpu_us"), "µs proxy CPU", anchor=EVENT_WRITE, anchor_figure=("durable", "proxy_cpu_us")
-    ),
-    Target(COUNTER, ("crdt", "calls_per_s"), "increments/s", 20_000),
-    Target(COUNTER, ("crdt", "proxy_cpu_us"), "µs proxy CPU"),
-    Target(COUNTER, ("crdt", "p99_us"), "µs p99"),
-    # A forwarded command is two commands, and the second may cost a fifth more than the first.
-    Target(
-        FORWARD, ("forward", "proxy_cpu_us"), "µs proxy CPU", 2.2, False, True, READ_ONLY, ("relay", "proxy_cpu_us")
-    ),
-    Target(FORWARD, ("forward", "calls_per_s"), "commands/s", anchor=READ_ONLY, anchor_figure=("relay", "calls_per_s")),
-    Target(ACTION, ("action", "calls_per_s"), "calls/s", 0.8, True, True, READ_ONLY, ("relay", "calls_per_s")),
-    Target(
-        ACTION, ("action", "proxy_cpu_us"), "µs proxy CPU", anchor=READ_ONLY, anchor_figure=("relay", "proxy_cpu_us")
-    ),
-    Target(ENDLESS, ("endless", "messages_per_s"), "messages/s", 300_000),
-    Target(ENDLESS, ("endless", "proxy_cpu_us"), "µs proxy CPU"),
-    Target(ENDLESS, ("endless", "grown_mb"), "MB grown", 8, at_least=False),
-    Target(REPLAY, ("replay", "events_per_s"), "events/s", 300_000),
-    Target(CART, ("cart", "calls_per_core"), "commands/s a core", 10_000),
-    Target(CART, ("cart", "calls_per_s"), "commands/s"),
-    Target(
-        CART_JSON, ("cart_json", "calls_per_s"), "requests/s", 1.5, True, True, ENVOY, ("cart_envoy", "calls_per_s")
-    ),
-    Target(
-        CART_JSON,
-        ("cart_json", "proxy_cpu_us"),
-        "µs proxy CPU",
-        0.7,
-        False,
-        True,
-        ENVOY,
-        ("cart_envoy", "proxy_cpu_us"),
-    ),
-    Target(MANY, ("entities", "active"), "entities", 50_000),
-    Target(MANY, ("entities", "kept_active"), "served a 2nd command", 50_000),
-    Target(MANY, ("entities", "bytes_each"), "B proxy memory each", 6_000, at_least=False),
-    Target(MANY, ("entities", "activations_per_s"), "activations/s"),
-    Target(IDLE, ("idle", "resident_mb"), "MB resident", 60, at_least=False),
-    Target(START, ("idle", "ready_after_discovery_ms"), "ms after discovery", 500, at_least=False),
-    Target(START, ("idle", "ready_after_start_ms"), "ms after start"),
-]
+    work: str
+    unit: str
+    anchor: str
+    before: float
+    now: float
+    ratio: float
+    anchored: float | None
 
 
 def shown(measurement: str, figures: dict[str, float]) -> dict[str, float]:
@@ -181,9 +69,9 @@ def row(target: Target, rounds: Rounds) -> Row:
     assert figure is not None
     anchor = middle(rounds, target.anchor_figure)
     ratio = figure / anchor if anchor else None
-    return Row(
-        target.work, figure, target.unit, target.anchor, anchor, ratio, target.text(), met(target, figure, ratio)
-    )
+    verdict = met(target, figure, ratio)
+    spread = spread_of(rounds, target.figure)
+    return Row(target.work, figure, target.unit, target.anchor, anchor, ratio, target.text(), verdict, spread)
 
 
 def met(target: Target, figure: float, ratio: float | None) -> bool | None:
@@ -194,40 +82,68 @@ def met(target: Target, figure: float, ratio: float | None) -> bool | None:
     return value >= target.bound if target.at_least else value <= target.bound
 
 
-def middle(rounds: Rounds, figure: tuple[str, str] | None) -> float | None:
+def missed(table: Sequence[Row]) -> list[Row]:
+    return [each for each in table if each.met is False]
+
+
+def middle(rounds: Rounds, figure: Figure | None) -> float | None:
     """Median over the rounds."""
     if figure is None or not rounds.get(figure[0]):
         return None
     return median(each[figure[1]] for each in rounds[figure[0]])
 
 
+def medians(rounds: Rounds, measurement: str) -> dict[str, float]:
+    """Of all figures of a measurement; empty if it was not made."""
+    found = rounds.get(measurement, [])
+    return {name: median(each[name] for each in found) for name in (found[0] if found else ())}
+
+
+def spread_of(rounds: Rounds, figure: Figure) -> float:
+    values = [each[figure[1]] for each in rounds.get(figure[0], ())]
+    usual = median(values) if values else 0.0
+    return (max(values) - min(values)) / abs(usual) if usual else 0.0
+
+
 def noise(rounds: Rounds) -> list[str]:
     """What of the machine's own unrest the anchors show: spread between rounds, if it is large."""
     found = []
-    for measurement, name in {target.anchor_figure for target in TARGETS if target.relative and target.anchor_figure}:
-        values = [each[name] for each in rounds.get(measurement, ())]
-        spread = (max(values) - min(values)) / median(values) if len(values) > 1 else 0.0
-        if spread > NOISY_SPREAD:
-            found.append(f"{measurement} varied by {spread:.0%} between rounds")
+    for figure in {target.anchor_figure for target in TARGETS if target.relative and target.anchor_figure}:
+        if (spread := spread_of(rounds, figure)) > NOISY_SPREAD:
+            found.append(f"{figure[0]} varied by {spread:.0%} between rounds ({figure[1]})")
     return sorted(found)
 
 
-def as_json(table: list[Row]) -> list[dict[str, Any]]:
+# --- files and comparison --------------------------------------------------------------------------------------------
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What __main__ wrote. Raises ReportError."""
+    try:
+        report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: {error}") from error
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise ReportError(f"{path} is not a file of figures of format {FORMAT}, as `make bench` writes it")
+    return report
+
+
+def rows_as_json(table: Sequence[Row]) -> list[dict[str, Any]]:
     return [asdict(each) for each in table]
 
 
-def print_table(console: Console, table: list[Row]) -> None:
-    drawn = Table()
-    for heading in ("work", "figure", "unit", "anchor", "anchor figure", "ratio", "target", "met"):
-        right = heading in ("figure", "anchor figure", "ratio")
-        drawn.add_column(heading, justify="right" if right else "left")
-    before = ""
-    for each in table:
-        verdict = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[each.met]
-        figures = (number(each.figure), each.unit, each.anchor, number(each.anchor_figure), number(each.ratio))
-        drawn.add_row(each.work if each.work != before else "", *figures, each.target, verdict)
-        before = each.work
-    console.print(drawn)
+def compare(now: Sequence[Row], before: Sequence[Row]) -> list[Change]:
+    """The rows that both runs have."""
+    old = {(each.work, each.unit, each.anchor): each for each in before}
+    found = []
+    for new in now:
+        then = old.get((new.work, new.unit, new.anchor))
+        if then is None or not then.figure:
+            continue
+        anchored = new.ratio / then.ratio if new.ratio and then.ratio else None
+        ratio = new.figure / then.figure
+        found.append(Change(new.work, new.unit, new.anchor, then.figure, new.figure, ratio, anchored))
+    return found
 
 
 def number(value: float | None) -> str:
@@ -235,3 +151,19 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def short(value: float) -> str:
+    """With k or M."""
+    for limit, suffix in ((1e6, " M"), (1e4, " k")):
+        if abs(value) >= limit:
+            scaled = value / (1e3 if suffix == " k" else 1e6)
+            return f"{scaled:.0f}{suffix}" if scaled >= 100 else f"{scaled:.3g}{suffix}"
+    return number(value)
+
+
+def time_text(us: float) -> str:
+    """Of microseconds."""
+    if us < 1000:
+        return f"{us:.3g} µs"
+    return f"{us / 1e3:.3g} ms" if us < 1e6 else f"{us / 1e6:.3g} s"

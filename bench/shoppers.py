@@ -92,7 +92,7 @@ async def run_all(options: argparse.Namespace, console: Console) -> int:
         console.print(f"{run.name}: {run.users} shoppers, {run.think_time:g} s of thought, {run.seconds:g} s ...")
         figures = await measure(run, options.processes)
         table.add_row(run.name, str(run.users), *figures["row"])
-        console.print(f"  {figures['page']}")
+        console.print(f"  {figures['page']}; {figures['sales']}")
         for verdict in figures["verdicts"]:
             console.print(f"  [red]{verdict}[/]")
         code = code or (1 if figures["verdicts"] else 0)
@@ -126,7 +126,8 @@ async def measure(run: Run, processes: int) -> dict[str, Any]:
             f"{said['p99_ms']:g}",
         ]
         figures += [f"{locust_cpu / seconds:.2f}", f"{proxy_cpu / seconds:.2f}", f"{per_request:.0f}"]
-        return {"row": figures, "verdicts": said["verdicts"], "page": page.relative_to(ROOT)}
+        sales = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in said["shop"].items())
+        return {"row": figures, "verdicts": said["verdicts"], "page": page.relative_to(ROOT), "sales": sales}
 
 
 async def show(options: argparse.Namespace, console: Console) -> int:

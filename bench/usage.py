@@ -1,6 +1,7 @@
 """What the kernel knows about a process: its CPU seconds and its memory."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,5 +36,16 @@ def with_children(pid: int) -> list[int]:
     found = [pid]
     for parent in found:
         for thread in Path(f"/proc/{parent}/task").iterdir():
-            found.extend(map(int, (thread / "children").read_text().split()))
+            with suppress(FileNotFoundError, ProcessLookupError):  # the thread ended meanwhile
+                found.extend(map(int, (thread / "children").read_text().split()))
     return found
+
+
+def cpu_of_tree(pid: int) -> float:
+    """CPU seconds of a process and of all that it started and that still run."""
+    return sum(map(cpu_seconds, with_children(pid)))
+
+
+def memory_of_tree(pid: int) -> int:
+    """Resident bytes of a process and of all that it started; what they share is counted for each."""
+    return sum(memory(each).resident for each in with_children(pid))

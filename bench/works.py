@@ -1,7 +1,8 @@
-"""The works and their anchors: each is one coroutine that sets its stage, measures once, and takes everything down.
+"""What works are made of: the processes of a stage, and the load between them.
 
-A result is a plain dict of figures; report.py says which of them is held against which target. Rounds go over all of
-them in turn, so that the works and the anchors of one round have met the same weather.
+A work is one coroutine that sets its stage, measures once and takes everything down; they stand in suite/ by what they
+are about, and suite/catalogue.py lists them. A result is a plain dict of figures; targets.py says which of them is held
+against which target.
 """
 
 from __future__ import annotations
@@ -9,20 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic_ns
 from typing import Any
 
-from stateside.bench.certificate import make_certificate
-from stateside.bench.messages import MESSAGE_SIZE
-from stateside.bench.native import FILL_EVENTS
-from stateside.bench.processes import Process, ProcessFailed, Stage, free_port
-from stateside.bench.usage import cpu_seconds, memory, with_children
+from stateside.bench.processes import Process, Stage
 
 Figures = dict[str, float]
 
@@ -31,13 +26,9 @@ CONNECTIONS = 8
 RELAY_IN_FLIGHT = 16  # on each connection
 DURABLE_ENTITIES = 1000
 DURABLE_IN_FLIGHT = 125  # on each connection
-REPLAYED_EVENTS = 100_000
-HOT_COUNTERS = 1
 CART_ENTITIES = 64
-MANY_ENTITIES = 50_000
-STREAMS_PER_CONNECTION = 100
 MANY_TIMEOUT = 60.0
-ENDLESS_CONNECTIONS = 2  # with one stream each
+LEVELS_AT_MOST = 8  # of one run of the load generator
 SAMPLE_SECONDS = 0.2
 IDLE_SECONDS = 1.0
 PROBLEM_SHOWN_CHARS = 300
@@ -46,300 +37,21 @@ PROXY_READY = re.compile(r"Stateside serves https?://[^:]+:(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Of one run: where data may lie (on a real disk), and how long to measure."""
+    """Of one run: where data may lie (on a real disk), how long to measure, and how much where no clock decides."""
 
     folder: Path
     seconds: float
     warmup: float
     file_requests: int  # for h2load, which counts rather than times
+    many_entities: int = 100_000
+    replayed_events: int = 100_000
+
+
+Measurement = Callable[[Setting, Stage], Awaitable[Figures]]
 
 
 class MeasurementFailed(Exception):
     """The work was done wrongly, so its figure means nothing."""
-
-
-# --- a command that stores nothing -----------------------------------------------------------------------------------
-
-
-async def relay(setting: Setting, stage: Stage) -> Figures:
-    """Read-only commands through the proxy to the compiled echo."""
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
-    result = await load(stage, proxy_port, "read", setting, proxy=proxy, user_function=echo)
-    await check_echo(echo)
-    return result
-
-
-async def access_log(setting: Setting, stage: Stage) -> Figures:
-    """The same with a line of the access log for each."""
-    path = stage.folder.resolve() / "access.log"
-    echo, port = await start_echo(stage)
-    variables = {"STATESIDE_ACCESS_LOG": "json", "STATESIDE_ACCESS_LOG_FILE": str(path)}
-    proxy, proxy_port = await start_proxy(stage, port, "memory:", variables)
-    result = await load(stage, proxy_port, "read", setting, proxy=proxy, user_function=echo)
-    await proxy.stop()
-    await check_echo(echo)
-    with path.open("rb") as file:
-        lines = sum(1 for _ in file)
-    if lines < result["calls"]:
-        raise MeasurementFailed(f"{lines} lines were written for {result['calls']} calls")
-    return result
-
-
-async def forward(setting: Setting, stage: Stage) -> Figures:
-    """The same commands, each answered by a forward to an entity of another service, which answers it."""
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
-    result = await load(stage, proxy_port, "forward", setting, proxy=proxy, user_function=echo)
-    counted = await check_echo(echo)
-    if counted["commands"] < 2 * result["calls"]:
-        raise MeasurementFailed(f"{counted['commands']} commands were handled for {result['calls']} forwarded calls")
-    return result
-
-
-async def relay_tls(setting: Setting, stage: Stage) -> Figures:
-    """The same commands of clients that speak TLS. Load generator and proxy both pay for it."""
-    certificate, key = make_certificate(stage.folder.resolve())
-    echo, port = await start_echo(stage)
-    files = {"STATESIDE_TLS_CERTIFICATE": str(certificate), "STATESIDE_TLS_KEY": str(key)}
-    proxy, proxy_port = await start_proxy(stage, port, "memory:", files)
-    result = await load(stage, proxy_port, "read", setting, ca=certificate, proxy=proxy, user_function=echo)
-    await check_echo(echo)
-    return result
-
-
-async def relay_grpc_aio(setting: Setting, stage: Stage) -> Figures:
-    echo, port = await start_echo(stage)
-    module = "stateside.bench.anchors.grpc_aio_relay"
-    anchor = await stage.python(module, "--user-function-port", port)
-    anchor_port = (await anchor.json())["port"]
-    result = await load(stage, anchor_port, "read", setting, proxy=anchor, user_function=echo)
-    await check_echo(echo)
-    return result
-
-
-async def relay_nghttpx(setting: Setting, stage: Stage) -> Figures:
-    """A reverse proxy in C++ before a static file of the same size, one worker each, h2load before them."""
-    for program in ("nghttpx", "nghttpd", "h2load"):
-        if shutil.which(program) is None:
-            raise MeasurementFailed(f"{program} is missing; scripts/setup-bench installs it")
-    site = stage.folder / "site"
-    site.mkdir()
-    (site / "file").write_bytes(bytes(MESSAGE_SIZE))
-    back, front = free_port(), free_port()
-    await stage.start("nghttpd", ["nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", str(site), "-n", "1", str(back)])
-    nghttpx = await stage.start("nghttpx", nghttpx_command(back, front))
-    await answering(back)
-    await answering(front)
-    pids = with_children(nghttpx.pid)
-    before = sum(map(cpu_seconds, pids))
-    count = setting.file_requests
-    command = ["h2load", "-n", str(count), "-c", str(CONNECTIONS), "-m", str(RELAY_IN_FLIGHT), "-t", "1"]
-    h2load = await stage.start("h2load", [*command, f"http://127.0.0.1:{front}/file"])
-    said = "\n".join(await output(h2load))
-    rate = re.search(r"finished in [\d.]+\w+, ([\d.]+) req/s", said)
-    if rate is None or f"{count} succeeded" not in said:
-        raise MeasurementFailed(f"h2load did not get {count} answers: {said[-500:]}")
-    return {"calls_per_s": float(rate[1]), "proxy_cpu_us": (sum(map(cpu_seconds, pids)) - before) / count * 1e6}
-
-
-def nghttpx_command(back: int, front: int) -> list[str]:
-    return [
-        "nghttpx",
-        f"--frontend=127.0.0.1,{front};no-tls",
-        f"--backend=127.0.0.1,{back};;proto=h2;no-tls",
-        "--single-process",
-        "--workers=1",
-        "--log-level=ERROR",
-        "--accesslog-file=/dev/null",
-        "--conf=/dev/null",
-    ]
-
-
-# --- a command that stores an event ----------------------------------------------------------------------------------
-
-
-async def durable(setting: Setting, stage: Stage) -> Figures:
-    """Each command emits one event, which is on the disk before the client hears of it."""
-    return await write_load(setting, stage, {})
-
-
-async def durable_slow_disk(setting: Setting, stage: Stage) -> Figures:
-    """The same where a flush takes a millisecond longer."""
-    return await write_load(setting, stage, await slow_disk(stage))
-
-
-async def commit_per_event(setting: Setting, stage: Stage) -> Figures:
-    return await commits(setting, stage, {})
-
-
-async def commit_per_event_slow_disk(setting: Setting, stage: Stage) -> Figures:
-    return await commits(setting, stage, await slow_disk(stage))
-
-
-async def value(setting: Setting, stage: Stage) -> Figures:
-    """Each command replaces a value, which is on the disk before the client hears of it."""
-    return await write_load(setting, stage, {}, "value")
-
-
-async def crdt(setting: Setting, stage: Stage) -> Figures:
-    """Increments of one counter, which many calls share; each is on the disk before its client hears of it."""
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}")
-    result = await load(stage, proxy_port, "increment", setting, entities=HOT_COUNTERS, proxy=proxy, user_function=echo)
-    await check_echo(echo)
-    return result
-
-
-async def write_load(setting: Setting, stage: Stage, variables: dict[str, str], work: str = "write") -> Figures:
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}", variables)
-    result = await load(
-        stage,
-        proxy_port,
-        work,
-        setting,
-        entities=DURABLE_ENTITIES,
-        in_flight=DURABLE_IN_FLIGHT,
-        proxy=proxy,
-        user_function=echo,
-    )
-    await check_echo(echo)
-    return result
-
-
-async def commits(setting: Setting, stage: Stage, variables: dict[str, str]) -> Figures:
-    module = "stateside.bench.anchors.commit_per_event"
-    anchor = await stage.python(module, stage.folder / "journal", "--seconds", setting.seconds / 2, variables=variables)
-    result = await anchor.json(setting.seconds + 15)
-    await anchor.stop()
-    return {"commits_per_s": result["commits_per_s"]}
-
-
-async def slow_disk(stage: Stage) -> dict[str, str]:
-    """Variables of a process whose every flush waits (slow_disk.c)."""
-    library = stage.folder.resolve() / "slow_disk.so"
-    source = Path(__file__).parent / "slow_disk.c"
-    compiler = await stage.start("cc", ["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source)])
-    await compiler.stopped()
-    return {"LD_PRELOAD": str(library)}
-
-
-async def replay(setting: Setting, stage: Stage) -> Figures:
-    """From the first command for a cold entity to its answer; between them lies the replay of all its events."""
-    journal = f"lmdb:{stage.folder / 'journal'}"
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, journal)
-    await load(stage, proxy_port, "fill", setting, alone=True, count=REPLAYED_EVENTS // FILL_EVENTS)
-    await proxy.stop()
-    await check_echo(echo)
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, journal)
-    result = await load(stage, proxy_port, "read", setting, alone=True, count=1)
-    counted = await check_echo(echo)
-    if counted["replayed"] != REPLAYED_EVENTS:
-        raise MeasurementFailed(f"{counted['replayed']} events were replayed, not {REPLAYED_EVENTS}")
-    stream_s = (counted["last_replayed_ns"] - counted["first_replayed_ns"]) / 1e9
-    return {"events_per_s": REPLAYED_EVENTS / result["max_us"] * 1e6, "stream_events_per_s": REPLAYED_EVENTS / stream_s}
-
-
-# --- actions ---------------------------------------------------------------------------------------------------------
-
-
-async def action(setting: Setting, stage: Stage) -> Figures:
-    """Unary calls of an action, as many in flight as there are commands in `relay`."""
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
-    result = await load(stage, proxy_port, "action", setting, proxy=proxy, user_function=echo)
-    await check_echo(echo)
-    return result
-
-
-async def endless(setting: Setting, stage: Stage) -> Figures:
-    """A few streamed-out calls that never rest; and how much the proxy's memory grows while they run."""
-    echo, port = await start_echo(stage)
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
-    reading = asyncio.ensure_future(
-        load(
-            stage,
-            proxy_port,
-            "endless",
-            setting,
-            connections=ENDLESS_CONNECTIONS,
-            in_flight=1,
-            proxy=proxy,
-            user_function=echo,
-        )
-    )
-    await asyncio.sleep(setting.warmup + IDLE_SECONDS)
-    sizes = [memory(proxy.pid).resident]
-    while not reading.done():
-        sizes.append(memory(proxy.pid).resident)
-        await asyncio.wait([reading], timeout=SAMPLE_SECONDS)
-    result = await reading
-    await check_echo(echo)
-    return {
-        "messages_per_s": result["calls_per_s"],
-        "proxy_cpu_us": result["proxy_cpu_us"],
-        "grown_mb": (max(sizes) - sizes[0]) / 1e6,
-    }
-
-
-# --- the support library ---------------------------------------------------------------------------------------------
-
-
-async def cart(setting: Setting, stage: Stage) -> Figures:
-    """Items are added and carts are read, half and half, at the example in Python."""
-    user_function = await stage.python("stateside.bench.cart")
-    port = (await user_function.json())["port"]
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
-    result = await load(
-        stage, proxy_port, "cart", setting, entities=CART_ENTITIES, proxy=proxy, user_function=user_function
-    )
-    return result | {"calls_per_core": 1e6 / result["user_function_cpu_us"]}
-
-
-# --- many entities, and none -----------------------------------------------------------------------------------------
-
-
-async def entities(setting: Setting, stage: Stage) -> Figures:
-    """So many entities active at once, at a user function that allows few streams a connection."""
-    echo, port = await start_echo(stage, "--max-streams", STREAMS_PER_CONNECTION)
-    proxy, proxy_port = await start_proxy(stage, port, "memory:")
-    await asyncio.sleep(IDLE_SECONDS)
-    before = memory(proxy.pid).resident
-    result = await load(stage, proxy_port, "read", setting, entities=MANY_ENTITIES, count=MANY_ENTITIES)
-    used = memory(proxy.pid).resident - before
-    active = (await echo_counts(echo))["streams"]
-    await load(stage, proxy_port, "read", setting, entities=MANY_ENTITIES, count=MANY_ENTITIES)
-    counted = await check_echo(echo)
-    return {
-        "active": active,
-        "kept_active": 2 * MANY_ENTITIES
-        - counted["inits"],  # those that served the second command without a new stream
-        "bytes_each": used / active,
-        "activations_per_s": result["calls_per_s"],
-        "connections": counted["connections"],
-    }
-
-
-async def idle(setting: Setting, stage: Stage) -> Figures:
-    """Start of a proxy beside a user function that is there already; then its memory with nothing to do."""
-    echo, port = await start_echo(stage)
-    begun = monotonic_ns()
-    proxy, _ = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}")
-    ready = monotonic_ns()
-    discovered = (await echo.json())["discovered_ns"]
-    await asyncio.sleep(IDLE_SECONDS)
-    resident = sum(memory(pid).resident for pid in with_children(proxy.pid))
-    return {
-        "resident_mb": resident / 1e6,
-        "ready_after_discovery_ms": (ready - discovered) / 1e6,
-        "ready_after_start_ms": (ready - begun) / 1e6,
-    }
-
-
-# --- parts of a stage ------------------------------------------------------------------------------------------------
 
 
 async def start_echo(stage: Stage, *arguments: object) -> tuple[Process, int]:
@@ -381,18 +93,21 @@ async def load(
     count: int = -1,
     alone: bool = False,
     ca: Path | None = None,
+    more: Sequence[object] = (),
     **watched: Process,
 ) -> Figures:
-    """Run the load generator; `alone`: one call at a time to one entity. Its figures, and `<name>_cpu_us` for each
-    watched process: its CPU microseconds a call. `ca`: speak TLS to a server whose certificate it has issued."""
+    """Run the load generator. `alone`: one call at a time to one entity; `in_flight` is of each connection; `ca`: speak
+    TLS to a server whose certificate it has issued; `more`: other options of load.py. Its figures, and for each watched
+    process and the generator itself (`load`) CPU microseconds a call as `<name>_cpu_us` and resident memory at the end
+    as `<name>_mb`."""
     if alone:
         entities = connections = in_flight = 1
     seconds = setting.seconds if count < 0 else MANY_TIMEOUT
     shape = ["--entities", entities, "--connections", connections, "--in-flight", in_flight, "--count", count]
-    times = ["--warmup", setting.warmup, "--seconds", seconds, *(["--ca", ca] if ca else [])]
+    times = ["--warmup", setting.warmup, "--seconds", seconds, *(["--ca", ca] if ca else []), *more]
     watch = [f"--watch={name}={process.pid}" for name, process in watched.items()]
     generator = await stage.python("stateside.bench.load", "--port", port, "--work", work, *shape, *times, *watch)
-    result = await generator.json(setting.warmup + seconds + 60)
+    result = await generator.json((setting.warmup + seconds) * LEVELS_AT_MOST + MANY_TIMEOUT)
     await generator.stop()
     if failed := result.pop("failed"):
         first = " ".join(result["problems"][0].split())
@@ -400,7 +115,9 @@ async def load(
     if not result["calls"] or 0 <= count != result["calls"]:
         raise MeasurementFailed(f"{result['calls']} calls were answered within {seconds:g} s")
     del result["problems"]
-    return result | {f"{name}_cpu_us": s / result["calls"] * 1e6 for name, s in result.pop("cpu").items()}
+    cpu, memory = result.pop("cpu"), result.pop("memory")
+    result |= {f"{name}_cpu_us": seconds / result["calls"] * 1e6 for name, seconds in cpu.items()}
+    return result | {f"{name}_mb": size / 1e6 for name, size in memory.items()}
 
 
 async def echo_counts(echo: Process) -> dict[str, Any]:
@@ -432,38 +149,3 @@ async def answering(port: int) -> None:
             writer.close()
             return
     raise MeasurementFailed(f"nobody listens at port {port}")
-
-
-async def output(process: Process) -> list[str]:
-    """Everything that a process says until it ends by itself."""
-    lines = []
-    while True:
-        try:
-            lines.append(await process.line(MANY_TIMEOUT))
-        except ProcessFailed:
-            return lines
-
-
-Measurement = Callable[[Setting, Stage], Awaitable[Figures]]
-
-# work -> its own measurement first, then its anchors
-WORKS: dict[str, dict[str, Measurement]] = {
-    "relay": {"relay": relay, "relay_grpc_aio": relay_grpc_aio, "relay_nghttpx": relay_nghttpx},
-    "tls": {"relay_tls": relay_tls, "relay": relay},
-    "access_log": {"access_log": access_log, "relay": relay},
-    "durable": {
-        "durable": durable,
-        "commit_per_event": commit_per_event,
-        "durable_slow_disk": durable_slow_disk,
-        "commit_per_event_slow_disk": commit_per_event_slow_disk,
-    },
-    "value": {"value": value, "durable": durable},
-    "crdt": {"crdt": crdt},
-    "forward": {"forward": forward, "relay": relay},
-    "action": {"action": action, "relay": relay},
-    "endless": {"endless": endless},
-    "replay": {"replay": replay},
-    "cart": {"cart": cart},
-    "entities": {"entities": entities},
-    "idle": {"idle": idle},
-}

@@ -1,6 +1,13 @@
-"""Figures of the kernels beside those of what they are compared with, and the table of them at the end of the run."""
+"""Figures of the kernels beside those of what they are compared with, and the table of them at the end of the run.
 
+A *work* is what several *contenders* do alike: ours, called `KERNEL`, and others. Each is one benchmark; its
+`extra_info` in pytest-benchmark's report names the work, who did it, and with whom it has to be compared, so that
+`baselines` can make ratios of a report.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pytest_benchmark.fixture import BenchmarkFixture
 from rich.console import Console
@@ -25,8 +32,26 @@ class Figures:
     goals: list[tuple[Goal, str]] = field(default_factory=list)  # with the competitor's name
     seen: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def time(self, work: str, who: str, benchmark: BenchmarkFixture, operations: int) -> None:
-        """Seconds of one operation: the median of the rounds just measured."""
+    def run(self, work: str, who: str, benchmark: BenchmarkFixture, function: Callable[..., Any], *given: Any) -> Any:
+        """Measure `function(*given)` as a contender's way to do the work; what it returns."""
+        benchmark.group = work
+        result = benchmark(function, *given)
+        self.time(work, who, benchmark)
+        return result
+
+    def time(
+        self, work: str, who: str, benchmark: BenchmarkFixture, operations: int = 1, *, steady: bool = True
+    ) -> None:
+        """Seconds of one operation: the median of the rounds just measured. Not `steady`: the ratio depends on the
+        machine, above all on its disk, so it is shown and never held against a stored one."""
+        partner = "all others of this work" if who == KERNEL else KERNEL
+        benchmark.extra_info |= {
+            "work": work,
+            "who": who,
+            "partner": partner,
+            "operations": operations,
+            "steady": steady,
+        }
         if benchmark.stats is not None:  # there is none with --benchmark-disable
             self.seen[work, who] = benchmark.stats["median"] / operations
 

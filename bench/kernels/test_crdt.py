@@ -174,6 +174,7 @@ def test_sizes(benchmark: BenchmarkFixture) -> None:
     assert len(encoded) <= 1.5 * SET_ELEMENTS * VALUE_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_million_elements(benchmark: BenchmarkFixture) -> None:
     large = benchmark.pedantic(in_own_process, (MILLION,), rounds=1)  # type: ignore[no-untyped-call]

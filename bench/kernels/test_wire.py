@@ -1,52 +1,56 @@
-"""The protobuf kernels on the way of a command, each beside protobuf's own C runtime doing the same work."""
+"""The wire kernels on the way of a command, beside protobuf's own C runtime and plain Python doing the same work."""
+
+from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from stateside._speedups.wire import CommandWriter, KeyScanner, scan_event_sourced_out, write_reply
+from stateside.bench.kernels import wire_plain
+from stateside.bench.kernels.figures import FIGURES, KERNEL
 from stateside.bench.messages import echo_message, message_class
-from stateside.proto import Any, eventsourced
+from stateside.proto import Any as AnyMessage
+from stateside.proto import eventsourced
 
+RUNTIME, PLAIN = "protobuf (upb)", "plain Python"
+EVERYBODY = [KERNEL, RUNTIME, PLAIN]
 KEY = "entity-000042"
 TYPE_URL = "type.googleapis.com/bench.Message"
 PAYLOAD = echo_message(KEY)
-EVENT = Any(type_url="type.googleapis.com/bench.Written", value=bytes(100)).SerializeToString()
+EVENT = AnyMessage(type_url="type.googleapis.com/bench.Written", value=bytes(100)).SerializeToString()
 REPLY = write_reply(7, TYPE_URL, PAYLOAD, events=[EVENT])
 
 
-@pytest.mark.benchmark(group="key scan")
-def test_key_scan(benchmark: BenchmarkFixture) -> None:
-    scan = KeyScanner([(1, "string")]).scan
-    assert benchmark(scan, PAYLOAD) == KEY
-
-
-@pytest.mark.benchmark(group="key scan")
-def test_key_scan_by_protobuf(benchmark: BenchmarkFixture) -> None:
+@pytest.mark.parametrize("who", EVERYBODY)
+def test_key_scan(benchmark: BenchmarkFixture, who: str) -> None:
     parse = message_class("bench.Message").FromString
-    assert benchmark(lambda: parse(PAYLOAD).key) == KEY
+    scan: dict[str, Any] = {
+        KERNEL: KeyScanner([(1, "string")]).scan,
+        RUNTIME: lambda message: parse(message).key,
+        PLAIN: wire_plain.scan_key,
+    }
+    assert FIGURES.run("key scan", who, benchmark, scan[who], PAYLOAD) == KEY
 
 
-@pytest.mark.benchmark(group="command envelope")
-def test_command_envelope(benchmark: BenchmarkFixture) -> None:
-    key = KEY.encode()
-    write = CommandWriter(3, "Read", TYPE_URL).write
-    assert benchmark(write, key, 7, PAYLOAD) == command_by_protobuf()
+@pytest.mark.parametrize("who", EVERYBODY)
+def test_envelope_write(benchmark: BenchmarkFixture, who: str) -> None:
+    key, writer = KEY.encode(), CommandWriter(3, "Read", TYPE_URL).write
+    write: dict[str, Any] = {
+        KERNEL: lambda: writer(key, 7, PAYLOAD),
+        RUNTIME: command_by_protobuf,
+        PLAIN: lambda: wire_plain.write_command(key, 7, "Read", TYPE_URL, PAYLOAD),
+    }
+    assert FIGURES.run("envelope of a command, written", who, benchmark, write[who]) == command_by_protobuf()
 
 
-@pytest.mark.benchmark(group="command envelope")
-def test_command_envelope_by_protobuf(benchmark: BenchmarkFixture) -> None:
-    written = benchmark(command_by_protobuf)
-    assert eventsourced.EventSourcedStreamIn.FromString(written).command.payload.value == PAYLOAD
-
-
-@pytest.mark.benchmark(group="reply scan")
-def test_reply_scan(benchmark: BenchmarkFixture) -> None:
-    assert benchmark(lambda: read(scan_event_sourced_out(REPLY))) == (7, TYPE_URL, PAYLOAD, [EVENT])
-
-
-@pytest.mark.benchmark(group="reply scan")
-def test_reply_scan_by_protobuf(benchmark: BenchmarkFixture) -> None:
-    assert benchmark(reply_by_protobuf) == (7, TYPE_URL, PAYLOAD, [EVENT])
+@pytest.mark.parametrize("who", EVERYBODY)
+def test_envelope_scan(benchmark: BenchmarkFixture, who: str) -> None:
+    scan: dict[str, Any] = {
+        KERNEL: lambda: read(scan_event_sourced_out(REPLY)),
+        RUNTIME: reply_by_protobuf,
+        PLAIN: lambda: wire_plain.scan_reply(REPLY),
+    }
+    assert FIGURES.run("envelope of a reply, scanned", who, benchmark, scan[who]) == (7, TYPE_URL, PAYLOAD, [EVENT])
 
 
 def command_by_protobuf() -> bytes:

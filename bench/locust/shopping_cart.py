@@ -3,6 +3,9 @@
 Run by `make load`, or by hand: `locust -f bench/locust/shopping_cart.py --host http://localhost:9000`. Every shopper
 has a cart of its own and knows what has to be in it; a cart that differs is a failure, named "wrong cart".
 
+Beside the times of requests it counts what a shop wants to know: carts checked out, things bought and things thought
+better of. The workers tell the master, who writes them into the result.
+
 Environment: CART_THINK_TIME, seconds between two actions on average (0.3; 0: none); CART_MAX_P99_MS, above which the
 run fails (20); CART_MIN_REQUESTS, below which it proves nothing (100); CART_RESULT, a file for the figures as JSON.
 """
@@ -13,6 +16,7 @@ import json
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +41,8 @@ MAX_P99_MS = float(os.environ.get("CART_MAX_P99_MS", "20"))
 MIN_REQUESTS = int(os.environ.get("CART_MIN_REQUESTS", "100"))
 RESULT = os.environ.get("CART_RESULT", "")
 TIMEOUT = 10.0
+SALES = ("checkouts", "bought", "put_back", "wrong_carts")
+counted: Counter[str] = Counter()  # in a worker since its last report; in the master, or without workers, of all
 
 
 class WrongCart(Exception):
@@ -72,7 +78,7 @@ class Shopper(User):
         if self.cart:
             product = random.choice(list(self.cart))
             if self.remove(product):
-                del self.cart[product]
+                counted["put_back"] += self.cart.pop(product)
 
     @task(4)
     def view_cart(self) -> None:
@@ -84,11 +90,13 @@ class Shopper(User):
     def checkout(self) -> None:
         """Look once more, then everything leaves the cart."""
         self.view_cart()
+        counted["checkouts"] += bool(self.cart)
         for product in list(self.cart):
             if self.remove(product):
-                del self.cart[product]
+                counted["bought"] += self.cart.pop(product)
 
     def report(self, name: str, error: Exception) -> None:
+        counted["wrong_carts"] += 1
         self.environment.events.request.fire(
             request_type="check", name="wrong cart", response_time=0, response_length=0, exception=error, context={}
         )
@@ -175,6 +183,18 @@ class HttpShopper(Shopper, FastHttpUser):
             return {item["productId"]: item["quantity"] for item in response.json()["items"]}
 
 
+@events.report_to_master.add_listener  # type: ignore[untyped-decorator]
+def tell(client_id: str, data: dict[str, Any]) -> None:
+    """A worker's part of what is counted."""
+    data["shop"] = dict(counted)
+    counted.clear()
+
+
+@events.worker_report.add_listener  # type: ignore[untyped-decorator]
+def told(client_id: str, data: dict[str, Any]) -> None:
+    counted.update(data.get("shop", {}))
+
+
 @events.quitting.add_listener  # type: ignore[untyped-decorator]
 def judge(environment: Environment, **_: Any) -> None:
     """What makes a run fail: any failure, a 99th percentile too high, or hardly any request."""
@@ -195,6 +215,7 @@ def judge(environment: Environment, **_: Any) -> None:
             "p50_ms": total.get_response_time_percentile(0.5) or 0,
             "p99_ms": p99,
             "verdicts": broken,
+            "shop": {name: counted[name] for name in SALES},
         }
         Path(RESULT).write_text(json.dumps(figures))
     for verdict in broken:

@@ -7,17 +7,18 @@ from typing import Any
 import uvloop
 
 from stateside._speedups.h2 import Channel, ClientCall, Handler, Limits, Server, ServerCall
-from stateside.bench.messages import ENDLESS, MESSAGE_SIZE, echo_message, echo_requests, echo_spec, message_class
-from stateside.bench.native import (
-    FILL_EVENTS,
-    ActionEcho,
-    DirectEcho,
-    EndlessAction,
-    EntityEcho,
-    Load,
-    StreamLoad,
-    ValueEcho,
+from stateside.bench.generator import Generator, Keys, StreamReader
+from stateside.bench.messages import (
+    ENDLESS,
+    KEY_DIGITS,
+    KEY_PREFIX,
+    MESSAGE_SIZE,
+    echo_command,
+    echo_message,
+    echo_spec,
+    message_class,
 )
+from stateside.bench.native import FILL_EVENTS, ActionEcho, DirectEcho, EndlessAction, EntityEcho, ValueEcho
 from stateside.proto import action, cloudstate, eventsourced, valueentity
 
 PATH = b"/cloudstate.eventsourced.EventSourced/handle"
@@ -263,10 +264,10 @@ class Numbered(Handler):
             call.finish()
 
 
-async def streamed(handler: Handler, streams: int, expected: int) -> StreamLoad:
+async def streamed(handler: Handler, streams: int, expected: int) -> StreamReader:
     """Read until so many messages have come or all streams have ended."""
     done = asyncio.Event()
-    load = StreamLoad(ENDLESS, PAYLOAD, done.set)
+    load = StreamReader(ENDLESS, PAYLOAD, done.set)
 
     async def scenario(channel: Channel) -> None:
         load.start([channel], streams)
@@ -280,7 +281,7 @@ async def streamed(handler: Handler, streams: int, expected: int) -> StreamLoad:
     return load
 
 
-def test_a_stream_load_counts_messages_until_it_is_stopped() -> None:
+def test_a_stream_reader_counts_messages_until_it_is_stopped() -> None:
     async def scenario() -> None:
         load = await streamed(Numbered([1, 2, 3], ends=False), 2, 6)
         assert (load.completed, load.failed, load.in_flight, load.problems) == (6, 0, 0, [])
@@ -299,18 +300,6 @@ def test_a_stream_that_ends_or_loses_messages_is_a_failure() -> None:
     run(scenario())
 
 
-async def loaded(handler: Handler, count: int, in_flight: int = 4) -> Load:
-    done = asyncio.Event()
-    load = Load(echo_requests("Direct", 10), done.set)
-
-    async def scenario(channel: Channel) -> None:
-        load.start([channel], in_flight, count)
-        await asyncio.wait_for(done.wait(), 10)
-
-    await with_server({DIRECT: handler}, scenario)
-    return load
-
-
 def test_the_streams_that_a_server_announces_can_be_chosen() -> None:
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -323,68 +312,49 @@ def test_the_streams_that_a_server_announces_can_be_chosen() -> None:
     run(scenario())
 
 
-def test_a_load_makes_exactly_so_many_calls_and_records_each() -> None:
-    async def scenario() -> None:
-        echo = DirectEcho()
-        load = await loaded(echo, 103)
-        assert (load.completed, load.failed, load.in_flight) == (103, 0, 0)
-        assert (echo.calls, load.histogram.count) == (103, 103)
-        assert 0 < load.histogram.quantile_ns(0.5) <= load.histogram.max_ns
+class Remembering(Handler):
+    """Answers with the request, and keeps it."""
 
-    run(scenario())
+    def __init__(self) -> None:
+        self.unary = True
+        self.requests: list[bytes] = []
+
+    def on_request(self, call: ServerCall, message: bytes) -> None:
+        self.requests.append(message)
+        call.reply(message)
+
+
+def test_the_commands_of_the_echo_service_are_whole_messages_for_each_entity_in_turn() -> None:
+    echo = Remembering()
+    done = asyncio.Event()
+
+    async def scenario(channel: Channel) -> None:
+        keys = Keys(KEY_PREFIX, 2, "turn", digits=KEY_DIGITS)
+        loop = asyncio.get_running_loop()
+        load = Generator(loop, [channel], [echo_command("Direct")], keys, done.set, in_flight=1, count=3)
+        load.start()
+        await asyncio.wait_for(done.wait(), 10)
+        assert (load.completed, load.failed) == (3, 0)
+
+    run(with_server({DIRECT: echo}, scenario))
+    assert echo.requests == [echo_message(f"entity-00000{number}") for number in (0, 1, 0)]
 
 
 def test_a_load_that_is_stopped_ends_with_the_answers_of_what_is_in_flight() -> None:
-    async def scenario() -> None:
-        done = asyncio.Event()
-        load = Load(echo_requests("Direct", 10), done.set)
+    echo = DirectEcho()
+    done = asyncio.Event()
 
-        async def serve(channel: Channel) -> None:
-            load.start([channel], 4)
-            await asyncio.sleep(0.05)
+    async def scenario(channel: Channel) -> None:
+        keys = Keys(KEY_PREFIX, 10, "turn", digits=KEY_DIGITS)
+        load = Generator(asyncio.get_running_loop(), [channel], [echo_command("Direct")], keys, done.set, in_flight=4)
+        load.start()
+        async with asyncio.timeout(10):
+            while load.completed < 100:
+                await asyncio.sleep(0.001)
             assert load.in_flight == 4
             load.stop()
-            await asyncio.wait_for(done.wait(), 10)
-            assert load.in_flight == 0
-            assert load.completed == load.histogram.count > 4
+            await done.wait()
+        assert load.in_flight == 0
+        assert echo.calls == load.completed == load.begun
 
-        await with_server({DIRECT: DirectEcho()}, serve)
-
-    run(scenario())
-
-
-class Wrong(Handler):
-    """Answers with something else."""
-
-    def __init__(self) -> None:
-        self.unary = True
-
-    def on_request(self, call: ServerCall, message: bytes) -> None:
-        call.reply(message[:-1] + b"?")
-
-
-class Failing(Handler):
-    def __init__(self) -> None:
-        self.unary = True
-
-    def on_request(self, call: ServerCall, message: bytes) -> None:
-        call.fail(8, "no room")
-
-
-def test_a_wrong_answer_is_not_counted_as_completed() -> None:
-    async def scenario() -> None:
-        load = await loaded(Wrong(), 7)
-        assert (load.completed, load.failed) == (0, 7)
-        assert load.problems[0] == "/bench.Echo/Direct: an answer is not the expected one"
-
-    run(scenario())
-
-
-def test_a_load_gives_up_when_everything_fails() -> None:
-    async def scenario() -> None:
-        load = await loaded(Failing(), -1)
-        assert load.completed == 0
-        assert 1000 <= load.failed < 1010
-        assert load.problems == ["/bench.Echo/Direct: status 8: no room"] * 5
-
-    run(scenario())
+    run(with_server({DIRECT: echo}, scenario))

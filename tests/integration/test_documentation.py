@@ -18,7 +18,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELL = re.compile(r"^```sh\n(.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 # Run by their own tests or by CI itself; here it is enough that make knows the target.
-MAKE_ONLY_KNOWN = {"run", "test", "bench", "soak", "lint", "types", "bench-kernels", "proto", "load", "replicated"}
+MAKE_ONLY_KNOWN = {
+    *("run", "test", "soak", "lint", "types", "proto", "load", "replicated"),
+    *("bench", "bench-kernels", "scale", "flame"),
+}
 
 QUIET = {
     "HTTP_PORT": "0",

@@ -1,0 +1,33 @@
+"""Two workers against one. On two cores, which load generator and user function need too, work shows it whose cost lies
+in the proxy: HTTP/JSON. For all other work the sum of CPU per command tells what two workers would do on four cores."""
+
+from __future__ import annotations
+
+from stateside.bench.processes import Stage
+from stateside.bench.suite.transcoding import through_proxy
+from stateside.bench.works import Figures, Measurement, Setting, check_echo, load, start_echo, start_proxy
+
+WORKERS = 2
+TWO = {"STATESIDE_WORKERS": str(WORKERS)}
+
+
+async def two_workers(setting: Setting, stage: Stage) -> Figures:
+    """Read-only commands; every second one comes to the worker that has not the entity, and is relayed."""
+    echo, port = await start_echo(stage)
+    proxy, proxy_port = await start_proxy(stage, port, "memory:", TWO)
+    result = await load(stage, proxy_port, "read", setting, proxy=proxy, user_function=echo)
+    await check_echo(echo)
+    return with_capacity(result)
+
+
+async def two_workers_json(setting: Setting, stage: Stage) -> Figures:
+    """Carts read as JSON."""
+    return with_capacity(await through_proxy(setting, stage, TWO))
+
+
+def with_capacity(result: Figures) -> Figures:
+    """`capacity_per_s`: commands a second when each worker has a core for itself."""
+    return result | {"capacity_per_s": WORKERS * 1e6 / result["proxy_cpu_us"]}
+
+
+MEASUREMENTS: dict[str, Measurement] = {"two_workers": two_workers, "two_workers_json": two_workers_json}

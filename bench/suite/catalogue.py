@@ -6,14 +6,15 @@ turn, so that works and anchors of one round have met the same weather.
 
 from __future__ import annotations
 
-from stateside.bench.suite import carts, latency, lives, relaying, rivals, storing, transcoding, workers
+from stateside.bench.relayed import relayed
+from stateside.bench.suite import carts, latency, lives, relaying, replicated, rivals, storing, transcoding, workers
 from stateside.bench.works import Measurement
 
 MEASUREMENTS: dict[str, Measurement] = {
     name: measurement
-    for module in (relaying, rivals, latency, storing, lives, transcoding, carts, workers)
+    for module in (relaying, rivals, latency, storing, lives, transcoding, carts, workers, replicated)
     for name, measurement in module.MEASUREMENTS.items()
-}
+} | {"relayed": relayed}
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "relay": ("relay", "direct", "relay_grpc_aio", "relay_nghttpx", "relay_nginx", "relay_envoy"),
@@ -35,11 +36,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "http": ("cart_json", "cart_envoy"),
     "cart": ("cart",),
     "workers": ("two_workers", "two_workers_json", "relay", "cart_json"),
+    "relayed": ("relayed",),
+    "postgres": ("postgres_sync", "single_inserts", "postgres_async", "postgres_lag", "postgres_store"),
     "idle": ("idle",),
 }
 
-# What they tell does not depend on the weather, and they take long.
-ONCE = frozenset({"entities", "sweep_grpc_aio", "sweep_direct"})
+# What they tell does not depend on the weather, or they have rounds of their own; and they take long.
+ONCE = frozenset({"entities", "relayed", "sweep_grpc_aio", "sweep_direct"})
 
 
 def chosen(groups: list[str] | None) -> dict[str, Measurement]:

@@ -190,6 +190,7 @@ TARGETS = [
     plain(SYNC, ("postgres_sync", "p99_us"), "µs p99"),
     plain(ASYNC, ("postgres_async", "events_per_s"), "events/s", 60_000),
     plain(ASYNC, ("postgres_lag", "lag_ms"), "ms behind at 20 k events/s", 1000, at_least=False),
+    plain(ASYNC, ("postgres_lag", PER_S), "events/s meanwhile"),
     against(STORE, ("postgres_store", PER_S), RATE_UNIT, None, INSERTS, "single_inserts", anchor_name="rows_per_s"),
     plain(MANY, ("entities", "active"), "entities", 100_000),
     plain(MANY, ("entities", "kept_active"), "served a 2nd command", 100_000),

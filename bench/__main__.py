@@ -132,8 +132,12 @@ async def measure_all(
         begun, watch = monotonic(), WeatherWatch()
         try:
             figures = await measure(name, measurements[name], setting)
-        except (MeasurementFailed, ProcessFailed, OSError, TimeoutError) as error:
-            run.problems[name] = f"{name}: {error or 'took too long'}"
+        except TimeoutError:
+            run.problems[name] = f"{name}: took too long"
+        except Exception as error:  # whatever it is, minutes of other figures must not be lost for it
+            expected = isinstance(error, MeasurementFailed | ProcessFailed | OSError)
+            run.problems[name] = f"{name}: {error if expected else repr(error)}"
+        if name in run.problems:
             progress.give_up(name)
             console.print(f"{progress.text():>18}  round {turn + 1}  {name:<18} failed", style="red")
             continue

@@ -6,15 +6,17 @@ turn, so that works and anchors of one round have met the same weather.
 
 from __future__ import annotations
 
+from stateside.bench import postgres
 from stateside.bench.relayed import relayed
-from stateside.bench.suite import carts, latency, lives, relaying, replicated, rivals, storing, transcoding, workers
+from stateside.bench.suite import carts, latency, lives, relaying, rivals, storing, transcoding, workers
 from stateside.bench.works import Measurement
 
+TABLES = [module.MEASUREMENTS for module in (relaying, rivals, latency, storing, lives, transcoding, carts, workers)]
 MEASUREMENTS: dict[str, Measurement] = {
     name: measurement
-    for module in (relaying, rivals, latency, storing, lives, transcoding, carts, workers, replicated)
-    for name, measurement in module.MEASUREMENTS.items()
-} | {"relayed": relayed}
+    for table in (*TABLES, *postgres.WORKS.values(), {"relayed": relayed})
+    for name, measurement in table.items()
+}
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "relay": ("relay", "direct", "relay_grpc_aio", "relay_nghttpx", "relay_nginx", "relay_envoy"),
@@ -37,7 +39,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "cart": ("cart",),
     "workers": ("two_workers", "two_workers_json", "relay", "cart_json"),
     "relayed": ("relayed",),
-    "postgres": ("postgres_sync", "single_inserts", "postgres_async", "postgres_lag", "postgres_store"),
+    "postgres": ("synced", "single_rows", "replica_backlog", "replica_lag", "postgres_store"),
     "idle": ("idle",),
 }
 

@@ -67,7 +67,7 @@ def extensions() -> list[Extension]:
                 f"stateside.{name}",
                 [str(source)],
                 libraries=libraries,
-                extra_compile_args=["-O3", "-Wall", "-Werror", "-Wno-unreachable-code", "-fno-strict-aliasing"],
+                extra_compile_args=["-O3", "-g0", "-Wall", "-Werror", "-Wno-unreachable-code", "-fno-strict-aliasing"],
             )
         )
     return found

@@ -84,6 +84,7 @@ async def synced(setting: Setting, stage: Stage) -> Figures:
             entities=DURABLE_ENTITIES,
             connections=CONNECTIONS,
             in_flight=DURABLE_IN_FLIGHT,
+            proxy=proxy,
             user_function=echo,
         )
         await proxy.stop()

@@ -10,8 +10,7 @@ cdef int READY, BUSY, STORING, CLOSING
 
 cdef class EntityMethod(Handler):
     cdef public bint takes_clients, streamed
-    cdef public Entities entities
-    cdef public object model
+    cdef public object entities, model  # `entities` may be somebody who stands before them
     cdef public str name, output_type_url
     cdef KeyScanner _scanner
     cdef CommandWriter _writer
@@ -27,7 +26,7 @@ cdef class NotingMethod(EntityMethod):
 
 cdef class Entities:
     cdef public dict active, methods
-    cdef public object journal, user_function, timers, router, settings, model
+    cdef public object journal, user_function, timers, router, settings, model, links, shard_of
     cdef public EntityMetrics metrics
     cdef public double relay_timeout, passivation_timeout, check_interval, crash_close_timeout
     cdef public Py_ssize_t stash_depth

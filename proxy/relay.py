@@ -183,7 +183,7 @@ class ReceivedByCrdt(CrdtMethod):
     def on_request(self, call: ServerCall, message: bytes) -> None:
         """Of a stream of replies, `context` is its own: then a stand-in keeps the way."""
         trail = call.context
-        if trail is not None and self.streams:
+        if trail is not None and self.streamed:
             stand_in = StandIn(self.relay.router, self, trail.way, partial(_over, call), call, trail.origin)
             call.context = call.handler = stand_in
             CrdtMethod.on_request(self, stand_in, message)  # type: ignore[arg-type]

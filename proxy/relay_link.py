@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stateside.proxy.activation import EntityMethod
     from stateside.proxy.config import Settings
     from stateside.proxy.effects import Client
-    from stateside.proxy.metrics import Refusals
+    from stateside.proxy.observations import Refusals
 
 MAX_TRIES = 5  # of a command that the other worker never saw
 BACKOFF_S = (0.01, 0.2)

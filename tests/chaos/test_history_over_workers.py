@@ -62,7 +62,7 @@ async def test_commands_of_an_entity_have_one_order_over_two_workers(tmp_path: P
 
 
 async def test_nothing_acknowledged_is_lost_when_workers_are_killed(tmp_path: Path) -> None:
-    await kill_workers(tmp_path, seed=2, rounds=3)
+    await kill_workers(tmp_path, seed=2, rounds=2)
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.certificates import Authority
+
 from . import messages
 from .harness import Client, ProxyProcess, World, free_port, ok
 from .http_client import ask as http_ask
@@ -126,6 +128,21 @@ async def test_the_log_level_and_its_signal_reach_all_workers(world: World) -> N
             return sorted(who) == sorted(["", "0", "1"] * times)
 
         await in_time(heard, "a change of the level in all three")
+
+
+async def test_sighup_has_all_workers_read_their_certificates_again(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued = authority.issue("proxy")
+    tls = {"tls_certificate": str(issued.certificate), "tls_key": str(issued.key), "tls_check_interval": "0"}
+    async with World(tmp_path, **SETTINGS | tls) as world:
+        assert world.proxy.stdout[0] == f"Stateside serves https://127.0.0.1:{world.proxy.port}"
+        world.proxy.signal(signal.SIGHUP)
+
+        async def read_again() -> bool:
+            lines = [json.loads(line) for line in world.proxy.log.splitlines() if "uses new files" in line]
+            return sorted(line["worker"] for line in lines) == ["0", "1"]
+
+        await in_time(read_again, "new files in both workers")
 
 
 async def test_a_peer_leaves_where_something_is_replicated_only(world: World) -> None:

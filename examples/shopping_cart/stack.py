@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 START_TIMEOUT = 30.0  # seconds
 STOP_TIMEOUT = 20.0
@@ -58,9 +59,8 @@ class Child:
         if self.running:
             assert self.process is not None
             pid = self.process.pid
-            with open(f"/proc/{pid}/task/{pid}/children") as children:
-                started = [int(each) for each in children.read().split()]
-            for each in (pid, *started):
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            for each in (pid, *map(int, children)):
                 os.kill(each, signal.SIGKILL)
             self._reap(self.process)
 

@@ -1,68 +1,53 @@
-"""Concurrent commands over two workers, and kill -9 of either in the middle of them: per entity, what clients were told
-is one history, wherever their connections are and whoever passed their commands on."""
+"""kill -9 of one worker after the other in the middle of the load: what was acknowledged is there, once and in order,
+whichever worker a client is connected to."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from pathlib import Path
 
 import pytest
 
-from stateside.journal.environment import environment_of
-from stateside.journal.sharding import EntityShards, owners_among
-
-from ..integration.harness import ProxyProcess, free_port
+from ..helpers.workers import Workers, owner
 from ..integration.messages import MODEL, PERSISTENCE_IDS
 from ..integration.user_function import ScriptedUserFunction
-from ..integration.workers import SHARDS, figure, kill, replaced, until_ready
 from .load import Load, check, read, stored
 
-WORKERS = 2
-SOAK_ROUNDS = 40
+SOAK_ROUNDS = 60
+PACE_S = 0.3  # between two kills, at least
 
 
-def owner_of(entity: str) -> int:
-    shard = EntityShards(SHARDS).shard(f"{PERSISTENCE_IDS[MODEL]}|{entity}")
-    assert shard is not None
-    return owners_among(WORKERS, SHARDS)[shard]
-
-
-async def kill_workers(folder: Path, seed: int, rounds: int) -> None:
+async def kill_the_workers(folder: Path, seed: int, rounds: int, count: int = 2) -> None:
+    """Each worker has clients of its own, which ask for the same entities."""
     chance = random.Random(seed)
     user_function = await ScriptedUserFunction().start()
-    settings = {"http_port": str(free_port()), "passivation_timeout": "150ms", "workers": str(WORKERS)}
-    proxy = ProxyProcess(user_function.port, folder, **settings)
-    try:
-        await proxy.start()
-        load = Load(proxy.port, seed, clients=10, entities=6)
+    settings = {"passivation_timeout": "150ms", "backoff_max": "50ms"}
+    async with Workers(user_function.port, folder, count, **settings) as workers:
+        loads = [Load(worker.port, seed, clients=3, entities=6, name=f"{worker.place.name}.") for worker in workers.all]
         for _ in range(rounds):
-            await load.progress(chance.randrange(50, 150))
-            name = f"worker-{chance.randrange(WORKERS)}"
-            await replaced(proxy, name, kill(proxy, name))
-            await until_ready(proxy)
-        await load.progress(200)
-        await load.stop()
-        assert {owner_of(entity) for entity in load.entities} == set(range(WORKERS))
-        for worker in range(WORKERS):
-            labels = {"worker": str(worker), "direction": "in"}
-            assert await figure(proxy, "stateside_relayed_commands_total", **labels) > 0
-        logs = {entity: await read(proxy.port, entity) for entity in load.entities}
-        check(load.commands, logs)
-        assert await proxy.terminate() == 0
-        for entity, log in logs.items():
-            assert await stored(environment_of(folder / "journal", owner_of(entity)), entity) == log
-    finally:
-        await proxy.stop()
-        await user_function.stop()
-
-
-async def test_commands_of_an_entity_have_one_order_over_two_workers(tmp_path: Path) -> None:
-    await kill_workers(tmp_path, seed=1, rounds=0)
+            victim = chance.randrange(count)
+            await asyncio.gather(*(load.progress(chance.randrange(1, 60)) for load in loads))
+            await workers.all[victim].kill()
+            await asyncio.sleep(chance.random() * PACE_S)
+            await workers.all[victim].start()
+        await asyncio.gather(*(load.progress(30) for load in loads))
+        for load in loads:
+            await load.stop()
+        commands = [command for load in loads for command in load.commands]
+        logs = {entity: await read(workers.all[0].port, entity) for entity in loads[0].entities}
+        check(commands, logs)
+        for worker in workers.all:
+            assert await worker.terminate() == 0
+    for entity, log in logs.items():
+        index = owner(PERSISTENCE_IDS[MODEL], entity, count)
+        assert await stored(folder / "journal" / (f"worker-{index}" if index else ""), entity) == log
+    await user_function.stop()
 
 
 async def test_nothing_acknowledged_is_lost_when_workers_are_killed(tmp_path: Path) -> None:
-    await kill_workers(tmp_path, seed=2, rounds=3)
+    await kill_the_workers(tmp_path, seed=5, rounds=3)
 
 
 @pytest.mark.slow
@@ -70,4 +55,4 @@ async def test_nothing_acknowledged_is_lost_when_workers_are_killed(tmp_path: Pa
 async def test_nothing_acknowledged_is_lost_in_many_kills_of_workers(tmp_path: Path) -> None:
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(1_000_000)))
     print(f"CHAOS_SEED={seed}")
-    await kill_workers(tmp_path, seed, SOAK_ROUNDS)
+    await kill_the_workers(tmp_path, seed, SOAK_ROUNDS, count=3)

@@ -153,6 +153,7 @@ async def test_a_worker_that_is_killed_comes_back_with_its_keys_and_with_what_th
             assert (await ask(first, key)).value == 3
 
 
+@pytest.mark.slow  # tests/integration/test_replication_workers.py has it in one process
 async def test_states_go_on_where_they_are_when_the_number_of_workers_changes(tmp_path: Path) -> None:
     """One worker, two, one again: nothing is counted twice, votes and sets go on, and digests agree."""
     async with nodes(tmp_path, (1, 1)) as worlds:
@@ -194,6 +195,7 @@ async def test_nodes_with_other_numbers_of_workers_refuse_each_other_and_say_so_
         await agree(worlds, key_on(1), 1)
 
 
+@pytest.mark.slow  # ... and this
 async def test_a_node_that_left_is_forgotten_by_all_workers(tmp_path: Path) -> None:
     async with nodes(tmp_path, (2, 2)) as worlds:
         await connected(worlds)

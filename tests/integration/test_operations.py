@@ -210,7 +210,7 @@ async def test_the_documentation_has_every_series_that_a_proxy_offers(world: Wor
     foreign = {name for name in offered if name.startswith(("cloudstate_eventsourced_", "stateside_value_"))}
     assert sorted(offered - foreign - documented) == []
     written = {name for name in documented if name.startswith(("stateside_", "process_"))}
-    absent = {name for name in written if name.startswith(("stateside_crdt_", "stateside_tls_"))}  # not asked for here
+    absent = {name for name in written if name.startswith(("stateside_crdt_", "stateside_tls_", "stateside_replica_"))}
     assert sorted(written - offered - absent - {"stateside_value_", "stateside_action_"}) == []
 
 

@@ -16,7 +16,6 @@ from examples.value_cart.protos.valuecart import shoppingcart_pb2 as value_shop
 from .harness import eventually
 from .test_proxy_on_postgres import VALUE_CART, Shop
 
-
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
 

@@ -33,8 +33,10 @@ cdef struct Chunk:
 cdef class Handler:
     cdef public bint unary
     cdef public bint wants_headers
+    cdef public bint wants_metadata
     cdef public bint essential
     cpdef object on_request(self, ServerCall call, bytes message)
+    cpdef object on_metadata(self, ServerCall call)
     cpdef object on_open(self, ServerCall call)
     cpdef object on_headers(self, ClientCall call)
     cpdef object on_message(self, Call call, bytes message)
@@ -358,3 +360,28 @@ cdef class Channel:
     cpdef ClientCall open(self, bytes path, Handler handler, object context=*, object headers=*, double timeout=*)
     cpdef object close(self)
     cdef Py_ssize_t get_capacity(self) noexcept
+
+
+cdef class PassedCall:
+    cdef readonly object client  # None: it has its answer, or is gone
+    cdef readonly bytes path, message
+    cdef readonly bint streams
+    cdef readonly int tries
+    cdef public double since  # its owner's
+    cdef object headers
+    cdef Passage passage
+    cdef ClientCall call  # None while it waits
+    cdef bytes answer
+    cpdef object on_client_drain(self)
+    cpdef object on_client_cancel(self, int status)
+    cpdef object fail(self, int status, str message)
+    cdef int let_go(self) except -1
+
+
+cdef class Passage(Handler):
+    cdef object owner
+    cdef public Channel channel
+    cdef public bint holding  # others wait, so nobody overtakes them
+    cdef readonly int64_t passed
+    cpdef object take(self, object client, bytes path, bytes message, bint streams=*, object headers=*)
+    cpdef bint pass_on(self, PassedCall passed) except -1

@@ -8,7 +8,7 @@ connection. Every method below is to be called from the loop's thread.
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, final
 
 from stateside._speedups.accesslog import AccessLog
 from stateside._speedups.histogram import Histogram
@@ -27,11 +27,15 @@ class Handler:
     No `on_open`, `on_message` or `on_half_close` is called. Default False."""
     wants_headers: bool
     """Keep the peer's headers in `Call.headers`. Default False: they are checked, counted and dropped."""
+    wants_metadata: bool
+    """Keep only those of the peer's headers and trailers that are not gRPC's own. Default False."""
     essential: bool
     """Server: calls are taken even when others are refused because of overload. Default False."""
 
     def on_request(self, call: ServerCall, message: bytes) -> None:
         """Server, unary handler: the whole request."""
+    def on_metadata(self, call: ServerCall) -> None:
+        """Server, unary handler with `wants_metadata`: the request has some. Before `on_request`."""
     def on_open(self, call: ServerCall) -> None:
         """Server, streaming handler: request headers arrived."""
     def on_headers(self, call: ClientCall) -> None:
@@ -278,6 +282,58 @@ class Channel:
         """GOAWAY and close at once; open calls end with UNAVAILABLE."""
 
 class ChannelUnavailable(Exception): ...
+
+class PassedCall:
+    """A call on its way to another server, in `context` of its client until that has its answer. `client` is None from
+    then on. `tries`: how often it was sent. `since` is for its owner to use."""
+
+    client: Any
+    path: bytes
+    message: bytes
+    streams: bool
+    tries: int
+    since: float
+    def on_client_drain(self) -> None:
+        """The client takes messages again."""
+    def on_client_cancel(self, status: int) -> None:
+        """The client went away, or its time is up: the other server is told."""
+    def fail(self, status: int, message: str) -> None:
+        """Give the client this status in place of an answer."""
+
+class PassageOwner(Protocol):
+    """What becomes of calls while there is no channel, and of those that broke off."""
+
+    def on_waiting(self, passed: PassedCall) -> None:
+        """The call cannot be sent now."""
+    def on_withdrawn(self, passed: PassedCall) -> None:
+        """The client of a call that was not sent is gone."""
+    def on_broken(self, passed: PassedCall, unprocessed: bool) -> None:
+        """The connection was lost before the call's answer. `unprocessed`: the other server surely never saw it."""
+
+@final
+class Passage(Handler):
+    """Passes calls with one request message on to another server over `channel`, and the answers back as they are:
+    headers, messages, status, trailers; with the client's deadline, cancellation and back-pressure."""
+
+    channel: Channel | None
+    holding: bool
+    """Calls wait for their turn: later ones wait too."""
+    passed: int
+    """Calls sent, each time."""
+    def __init__(self, owner: PassageOwner) -> None: ...
+    def take(
+        self,
+        client: Any,
+        path: bytes,
+        message: bytes,
+        streams: bool = False,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Pass the call of `client` on, or have `on_waiting` called. The client is a ServerCall, whose handler the
+        passage becomes, or offers the same methods and tells its `context` (`PassedCall`) what happens. `streams`: any
+        number of messages may come back, each is given to the client at once. `headers`: sent along."""
+    def pass_on(self, passed: PassedCall) -> bool:
+        """Send a call that waited. False: still not possible."""
 
 def live_objects() -> dict[str, int]:
     """Count of live Call, connection and queue objects of this process, for leak tests."""

@@ -12,6 +12,7 @@ One compiled module in parts, from the bottom up:
     h2_figures.pxi  what is counted of calls, and the refusal of calls that would be too many
     h2_server.pxi   ServerConnection, Server
     h2_client.pxi   ClientConnection, Channel
+    h2_passage.pxi  Passage: calls that are passed on to another server
 """
 
 cimport cython
@@ -59,9 +60,13 @@ cdef class Handler:
         # A Python subclass may set these as class attributes, which would only hide the C fields.
         self.unary = getattr(type(self), "unary", None) is True
         self.wants_headers = getattr(type(self), "wants_headers", None) is True
+        self.wants_metadata = getattr(type(self), "wants_metadata", None) is True
         self.essential = getattr(type(self), "essential", None) is True
 
     cpdef object on_request(self, ServerCall call, bytes message):
+        return None
+
+    cpdef object on_metadata(self, ServerCall call):
         return None
 
     cpdef object on_open(self, ServerCall call):
@@ -170,3 +175,4 @@ include "h2_session.pxi"
 include "h2_figures.pxi"
 include "h2_server.pxi"
 include "h2_client.pxi"
+include "h2_passage.pxi"

@@ -467,6 +467,17 @@ cdef bint is_grpc(const uint8_t *value, size_t size) noexcept:
     return size == 16 or value[16] == 0x2B or value[16] == 0x3B
 
 
+cdef bint is_metadata(const uint8_t *name, size_t size) noexcept:
+    """Neither gRPC's nor HTTP's own, as far as those that speak gRPC send such."""
+    if size == 2:
+        return memcmp(name, b"te", 2) != 0
+    if size == 10 and memcmp(name, b"user-agent", 10) == 0:
+        return False
+    if size == 12 and memcmp(name, b"content-type", 12) == 0:
+        return False
+    return size < 5 or memcmp(name, b"grpc-", 5) != 0
+
+
 cdef int encoding_of(const uint8_t *value, size_t size) noexcept:
     if size == 8 and memcmp(value, b"identity", 8) == 0:
         return ENCODING_IDENTITY

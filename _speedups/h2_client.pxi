@@ -223,7 +223,6 @@ cdef class Channel:
 cdef int submit_request(ClientConnection conn, ClientCall call, object headers, double timeout) except -1:
     cdef Block block
     cdef bytes timeout_text
-    cdef nghttp2_data_provider provider
     block.size = 0
     put(&block, b":method", 7, b"POST", 4, STATIC)
     put(&block, b":scheme", 7, PyBytes_AS_STRING(conn.scheme), PyBytes_GET_SIZE(conn.scheme), STATIC_NAME)
@@ -238,6 +237,11 @@ cdef int submit_request(ClientConnection conn, ClientCall call, object headers, 
         put(&block, b"grpc-timeout", 12, PyBytes_AS_STRING(timeout_text), PyBytes_GET_SIZE(timeout_text), FLEETING)
     if headers:
         put_own(&block, headers)
+    return submit_block(conn, call, &block)
+
+
+cdef int submit_block(ClientConnection conn, ClientCall call, Block *block) except -1:
+    cdef nghttp2_data_provider provider
     provider.source.ptr = <void *>call
     provider.read_callback = read_data
     call.stream_id = nghttp2_submit_request(conn.session, NULL, block.items, block.size, &provider, <void *>call)

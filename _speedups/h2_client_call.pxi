@@ -45,7 +45,7 @@ cdef class ClientCall(Call):
             self.typed = is_grpc(value, size)
         elif name_size == 13 and memcmp(name, b"grpc-encoding", 13) == 0:
             self.encoding = encoding_of(value, size)
-        if self.handler.wants_headers:
+        if self.handler.wants_headers or (self.handler.wants_metadata and is_metadata(name, name_size)):
             keep_header(self, name, name_size, value, size, last)
 
     cdef void tell_remote_end(self) noexcept:

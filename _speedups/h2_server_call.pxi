@@ -142,6 +142,9 @@ cdef class ServerCall(Call):
                 self.own_trailers = ((b"grpc-accept-encoding", b"identity,gzip"),)
         if self.handler is not None and self.handler.wants_headers:
             keep_header(self, name, name_size, value, size, False)
+        elif self.handler is not None and self.handler.wants_metadata:
+            if is_metadata(name, name_size):
+                keep_header(self, name, name_size, value, size, False)
         elif not self.typed and conn.server.web is not None:
             conn.keep_early(name, name_size, value, size)
 
@@ -266,6 +269,8 @@ cdef class ServerCall(Call):
             if self.deadline != 0.0:
                 self.conn.context.arm(&self.timer, self.deadline)
         try:
+            if self.kept_headers is not None and self.handler.wants_metadata:
+                self.handler.on_metadata(self)
             self.handler.on_request(self, message)
         except BaseException:
             self.handler_failed("on_request")

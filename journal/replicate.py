@@ -24,15 +24,16 @@ from stateside._speedups.copyrows import Head
 from stateside.journal import postgres_schema as schema
 from stateside.journal import postgres_standby as standby
 from stateside.journal.contract import JournalError
-from stateside.journal.limits import APPEND_OFFSETS, INTERNAL, NODE_ENTITY
+from stateside.journal.limits import APPEND_OFFSETS, INTERNAL, MOVED_ENTITY, NODE_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
+from stateside.journal.offsets import SKIPPED
 from stateside.journal.postgres import LOST, said
 from stateside.journal.source import Batch, Consumer, Source
 
 _OFFSETS = OFFSETS.encode()
 # What belongs to an LMDB log and not to what it stores: whose it is, which of its events were moved, and were handled
 # before.
-_LEFT_OUT = (NODE_ENTITY.encode(), b"|moved|", b"|skip|", _OFFSETS)
+_LEFT_OUT = (NODE_ENTITY.encode(), MOVED_ENTITY.encode(), SKIPPED.encode(), _OFFSETS)
 _INTERNAL = INTERNAL.encode()
 LOOK_INTERVAL = 0.1  # seconds between looks at what is behind, while nothing can be done about it
 SEVERAL_PREFIXES = b""  # of a consumer's name that can be read in several ways: any event counts as its own

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 
@@ -45,8 +46,8 @@ log = logs.get(__name__)
 
 
 class Child:
-    """`ready` and `answered`: as of its last answer. `down`: why it does not answer, empty if it does. `on_news` is
-    called when `ready` has changed, or when it answers for the first time after a start."""
+    """`ready` and `answered`: as of its last answer. `down`: why it does not answer, empty if it does. `on_up` is
+    called when it answers for the first time after a start, `on_ready` when it has become ready."""
 
     def __init__(
         self, place: Place, module: str, environment: Mapping[str, str], timeout: float, inherit: tuple[int, ...]
@@ -57,7 +58,8 @@ class Child:
         self.answered = False
         self.ready = False
         self.down = "starting"
-        self.on_news: Callable[[Child], None] = lambda child: None
+        self.on_up: Callable[[Child], None] = lambda child: None
+        self.on_ready: Callable[[Child], None] = lambda child: None
         self._command = [sys.executable, "-m", module, place.name]
         self._environment = dict(environment) | place.to_environment()
         self._timeout = timeout
@@ -90,15 +92,15 @@ class Child:
     async def keep(self, is_settled: Callable[[], bool]) -> int:
         """Keep a process running; its exit code when it is not to be started again: it was stopped, its journal is
         broken, or, while `is_settled` says that the proxy has never been ready, its settings are wrong."""
-        while True:
+        while not self._stop.is_set():
             started = monotonic()
             code = await self._live() if self._start() else EXIT_NOT_STARTED
             if self._stop.is_set():
                 return max(code, EXIT_OK)
             if code == EXIT_BROKEN or (code == EXIT_CONFIG and not is_settled()):
                 return code
-            if await self._wait_before_next(code, monotonic() - started):
-                return EXIT_OK
+            await self._wait_before_next(code, monotonic() - started)
+        return EXIT_OK
 
     def stop(self) -> None:
         """It is to end, after a drain, and not to be started again."""
@@ -151,11 +153,12 @@ class Child:
         heartbeat = asyncio.create_task(self._watch())
         await self._ended.wait()
         heartbeat.cancel()
-        await asyncio.gather(heartbeat, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await heartbeat
         code = self._process.returncode
         self._process = None
         self._complaint = self._read_complaint() if code == EXIT_CONFIG else ""
-        self._set(answered=False, ready=False)
+        self.answered = self.ready = False
         self.down = "killed: it did not answer" if self._hung else self._complaint or _end_of(code)
         return int(code)
 
@@ -177,23 +180,25 @@ class Child:
                 await asyncio.sleep(HURRY_S)
             else:
                 silent, patience = 0.0, self._timeout
-                self.down = ""
-                self._set(answered=True, ready=is_ready)
+                self._on_answer(is_ready)
                 await asyncio.sleep(min(HEARTBEAT_S, step) if self.ready else HURRY_S)
         log.error("it does not answer and is killed", process=self.name, pid=self.pid, seconds=round(silent, 1))
         self._hung = True
         self.signal(signal.SIGKILL)
 
-    def _set(self, answered: bool, ready: bool) -> None:
-        is_news = (answered and not self.answered) or ready != self.ready
-        self.answered, self.ready = answered, ready
-        if is_news:
-            self.on_news(self)
+    def _on_answer(self, is_ready: bool) -> None:
+        self.down = ""
+        was_answered, was_ready = self.answered, self.ready
+        self.answered, self.ready = True, is_ready
+        if not was_answered:
+            self.on_up(self)
+        if is_ready and not was_ready:
+            self.on_ready(self)
 
     # --- between two lives -------------------------------------------------------------------------------------------
 
-    async def _wait_before_next(self, code: int, lived: float) -> bool:
-        """Whether it was stopped meanwhile."""
+    async def _wait_before_next(self, code: int, lived: float) -> None:
+        """Until it is to be started again, or stopped."""
         self._ends_in_a_row = self._ends_in_a_row + 1 if lived < SOON_S else 0
         delay = _delay(self._ends_in_a_row)
         reason = HUNG if self._hung else KILLED if code < 0 else EXITED
@@ -205,8 +210,7 @@ class Child:
             async with asyncio.timeout(delay):
                 await self._stop.wait()
         except TimeoutError:
-            return False
-        return True
+            pass
 
     def _read_complaint(self) -> str:
         try:

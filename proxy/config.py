@@ -372,7 +372,9 @@ class Settings:
         "Whether commands are answered as soon as this machine has stored them, or only when Postgres has, too.",
     )
 
-    workers: int = _row(WORKERS, 1, Whole(1, 256), "Worker processes, each with its part of all entities.")
+    workers: int = _row(
+        WORKERS, 1, Whole(1, 256), "Worker processes, each with its part of all entities; bounds hold for each."
+    )
     number_of_shards: int = _row(
         WORKERS,
         1024,

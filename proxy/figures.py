@@ -33,6 +33,7 @@ REASONS = {
     "max_entities": "too many entity instances are active and none is idle",
     "user_function_max_waiting": "too many instances or calls wait for a stream to the user function",
     "max_pending_effects": "too many side effects are running",
+    "relay_queue": "too many commands wait for a worker that is away",
     "max_streams": "too many calls on one connection",
     "untaken_answers": "the client does not take its answers",
     "max_connections": "too many client connections",

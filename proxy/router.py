@@ -23,6 +23,7 @@ from stateside.proxy.spec import EntityModel, ServiceModel
 if TYPE_CHECKING:
     from stateside.proxy.config import Settings
     from stateside.proxy.effects import Client, Method, Reply
+    from stateside.proxy.relay import Relay
     from stateside.proxy.timers import Timers
 
 HEADER_NAME = re.compile(rb"[0-9a-z_.-]+")
@@ -51,6 +52,7 @@ class Router:
         self.timers = timers
         self.report = report
         self.services: dict[str, Service] = {}
+        self.relay: Relay | None = None  # None: there are no other workers
         self.pending_effects = 0
         self.failed_effects = 0
         self.refused_effects = 0

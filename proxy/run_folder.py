@@ -29,8 +29,10 @@ class RunFolder:
         where = _place_for(_candidates(environ))
         _remove_left_ones(where)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
-        self.lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fresh = self.path / f"{LOCK}.new"
+        self.lock = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        fresh.rename(self.path / LOCK)  # whoever finds it under its name finds it held
 
     def close(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -37,10 +37,12 @@ from stateside.proxy.grpc_web import GrpcWeb
 from stateside.proxy.health import Health
 from stateside.proxy.http_json import HttpJson
 from stateside.proxy.http_route import HttpRoute
+from stateside.proxy.journal_folder import Stopped, WorkersFolder, claim, worker_journal
 from stateside.proxy.metrics import Metrics
 from stateside.proxy.overload import Overload
 from stateside.proxy.place import ALONE, Place, from_environment
 from stateside.proxy.readiness import Readiness
+from stateside.proxy.relay import Relay
 from stateside.proxy.replication import Replication
 from stateside.proxy.router import Router, Service
 from stateside.proxy.spec import ACTION, CRDT, EVENT_SOURCED, VALUE_ENTITY, EntityModel, ServiceModel
@@ -49,7 +51,7 @@ from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
 from stateside.proxy.webcalls import WebCalls
-from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK, complain, serving, worker_journal
+from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK, complain, serving
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
@@ -84,6 +86,7 @@ class Proxy:
         self.replication: Replication | None = None  # until a CRDT entity needs it
         self.readiness = Readiness()
         self.metrics = Metrics()
+        self.folder = WorkersFolder(settings)
         self._stop = asyncio.Event()
 
     async def run(self) -> int:
@@ -108,6 +111,7 @@ class Proxy:
         """Begin the drain."""
         self.exit_code = self.exit_code or exit_code
         self.readiness.block("process", "the proxy is stopping")
+        self.folder.stop()
         self._stop.set()
 
     # --- start -------------------------------------------------------------------------------------------------------
@@ -123,6 +127,7 @@ class Proxy:
         self.user_function = UserFunction(settings, self.timers.evict, self.tls.user_function)
         self.discovery = Discovery(settings, self._found, self.readiness, self.tls.user_function)
         self.router = Router(settings, self.timers, self._make_service, self.discovery.report)
+        self.relay = Relay(self.place, settings, self.router, self.metrics)
         self.eventing = Eventing(settings, self.router)
         self.http_json = HttpJson(self.router)
         self.grpc_web = GrpcWeb(self.router.lookup, loop, settings.max_request_size)
@@ -234,6 +239,7 @@ class Proxy:
         self.http_json.update(model)
         self.router.add(reflection.handlers(model))
         self.server.forget()
+        await self.relay.update()
         self.health.set_services(model.service_names)
         log.info("user function discovered", services=model.service_names)
         if not self.port:
@@ -248,10 +254,16 @@ class Proxy:
             url = worker_journal(settings.journal, self.place)
             journal = open_journal(url, Durability(settings.durability), self._on_broken, **journal_bounds(settings))
             journal = standby.synced(journal, settings, self.place)
+            if self.place.is_alone:
+                await self.folder.open()
+                self.readiness.clear("journal")  # what it was at
             await journal.open()
+            await claim(journal, settings, self.place)
         except (JournalError, OSError) as error:
             complain(self.place, error)
             self.stop(EXIT_CONFIG)
+            return False
+        except Stopped:
             return False
         self.journal = journal
         return True
@@ -293,7 +305,9 @@ class Proxy:
     async def _watch_journal(self) -> None:
         """Readiness follows whether the journal takes events."""
         while True:
-            if self.journal is None or self.journal.writable:
+            if self.folder.doing:
+                self.readiness.block("journal", self.folder.doing)
+            elif self.journal is None or self.journal.writable:
                 self.readiness.clear("journal")
             else:
                 self.readiness.block("journal", "the journal does not take events")
@@ -314,6 +328,7 @@ class Proxy:
             if isinstance(service, Crdts):
                 service.complete_streams()
         await asyncio.gather(self.server.close(grace), self.http1.drain(grace))
+        await self.relay.close(grace)
         await self._passivate_all()
         self.timers.stop()
         self.tls.watch.stop()
@@ -323,6 +338,7 @@ class Proxy:
             await self.replication.close_all(grace)
         if self.journal is not None:
             await self.journal.close()
+        self.folder.close()
         await self.admin.close()
         if self.access_log is not None:
             self.access_log.close()

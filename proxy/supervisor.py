@@ -14,11 +14,12 @@ import signal
 from collections.abc import Iterable
 from time import monotonic
 
+from stateside.journal.contract import JournalError
 from stateside.journal.sharding import worker_name
 from stateside.proxy import logs
 from stateside.proxy.child import Child
 from stateside.proxy.config import ConfigError, Settings
-from stateside.proxy.journal_folder import JournalFolder
+from stateside.proxy.journal_folder import Stopped, WorkersFolder
 from stateside.proxy.main_port import MainPort
 from stateside.proxy.place import ALONE, REPLICATOR, Place
 from stateside.proxy.run_folder import RunFolder
@@ -51,7 +52,7 @@ class Supervisor:
         self.workers: list[Child] = []
         self.replicator: Child | None = None
         self.has_served = False
-        self.folder = JournalFolder(settings)
+        self.folder = WorkersFolder(settings)
         self.admin = SupervisorAdmin(settings, self)
         self._run: RunFolder | None = None
         self._port: MainPort | None = None
@@ -73,9 +74,11 @@ class Supervisor:
     async def run(self) -> int:
         try:
             await self._open()
-        except (ConfigError, OSError, self.folder.Error) as error:
+        except (ConfigError, JournalError, OSError) as error:
             complain(ALONE, error)
             self.exit_code = EXIT_CONFIG
+        except Stopped as stopped:
+            log.info("stopped", why=str(stopped))
         else:
             keeping = [asyncio.create_task(self._keep(child)) for child in self.children]
             await self._stop.wait()
@@ -87,6 +90,7 @@ class Supervisor:
         """Begin the drain."""
         self.exit_code = self.exit_code or exit_code
         self._stop.set()
+        self.folder.stop()
 
     # --- start -------------------------------------------------------------------------------------------------------
 
@@ -111,7 +115,7 @@ class Supervisor:
         def child(name: str, index: int, module: str) -> Child:
             place = Place(name, index, settings.workers, str(run.path), port, self.folder.replica)
             made = Child(place, module, environment, settings.worker_timeout, (run.lock,))
-            made.on_news = self._on_news
+            made.on_up, made.on_ready = self.admin.bring_up_to_date, self._on_ready
             return made
 
         self.workers = [child(worker_name(index), index, WORKER_MODULE) for index in range(settings.workers)]
@@ -133,9 +137,7 @@ class Supervisor:
             self.stop(code)
         return code
 
-    def _on_news(self, child: Child) -> None:
-        if child.answered:
-            self.admin.bring_up_to_date(child)
+    def _on_ready(self, child: Child) -> None:
         if self._port is not None and not self.has_served and all(worker.ready for worker in self.workers):
             self.has_served = True
             log.info("ready", port=self._port.number, seconds=round(monotonic() - self.started, 3))
@@ -191,7 +193,7 @@ class Supervisor:
 
     async def _close(self) -> None:
         await self.admin.close()
-        await self.folder.close()
+        self.folder.close()
         if self._port is not None:
             self._port.close()
         if self._run is not None:

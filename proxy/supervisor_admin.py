@@ -54,7 +54,6 @@ class SupervisorAdmin(AdminPorts):
         super().__init__(settings)
         self._supervisor = supervisor
         self._is_drained = False
-        self._level = settings.log_level
         self._running: set[asyncio.Task[None]] = set()
 
     def answers(self) -> Mapping[str, Mapping[str, Answer]]:
@@ -63,7 +62,7 @@ class SupervisorAdmin(AdminPorts):
             "/ready": {"GET": lambda request: self._later(self._ready(request))},
             "/metrics": {"GET": self.scrape},
             "/log-level": {"GET": lambda request: text(HTTPStatus.OK, logs.level()), "PUT": self._set_log_level},
-            "/peers/leave": {"POST": lambda request: self._later(self._pass_on(request))},
+            "/peers/leave": {"POST": lambda request: self._later(self._leave(request))},
             "/drain": {"GET": self._draining, "POST": self._drain, "DELETE": self._undrain},
         }
 
@@ -90,7 +89,7 @@ class SupervisorAdmin(AdminPorts):
             return {"process": "the proxy is stopping"}
         reasons = {DRAIN: DRAINING} if self._is_drained else {}
         if not supervisor.workers:
-            reasons["journal"] = supervisor.folder.progress
+            reasons["journal"] = supervisor.folder.doing or "the proxy is starting"
         for child, answer, silent in await self._ask_all(supervisor.required, "GET", "/ready?verbose"):
             if silent:
                 reasons[child.name] = f"{child.name}: {silent}"
@@ -101,17 +100,17 @@ class SupervisorAdmin(AdminPorts):
         return reasons
 
     async def _scrape(self, request: Request) -> Response:
-        names = request.query("name[]")
+        query = request.target.partition(b"?")[2].decode("latin-1")
         merged = Merged()
         answered: dict[str, float] = {}
-        for child, answer, silent in await self._ask_all(self._supervisor.children, "GET", "/metrics"):
+        for child, answer, silent in await self._ask_all(self._supervisor.children, "GET", f"/metrics?{query}"):
             is_there = not silent and answer.status == HTTPStatus.OK
             answered[f'{LABEL}="{child.place.label}"'] = is_there
             if is_there:
                 merged.add(answer.body, child.place.label)
         merged.add(process_figures(), SUPERVISOR)
         self._add_own(merged, answered)
-        return exposition(request, merged.render(names))
+        return exposition(request, merged.render(request.query("name[]")))
 
     def _add_own(self, merged: Merged, answered: Mapping[str, float]) -> None:
         children = self._supervisor.children
@@ -136,29 +135,37 @@ class SupervisorAdmin(AdminPorts):
             return refusal
         logs.set_level(wanted)
         log.warning("log level changed", level=wanted)
-        return self._later(self._pass_on(request, wanted.encode()))
+        return self._later(self._tell_all(request, wanted, wanted.encode()))
 
     def _draining(self, request: Request) -> Response:
         return text(HTTPStatus.OK, "draining" if self._is_drained else "serving")
 
     def _drain(self, request: Request) -> Later:
         self._is_drained = True
-        return self._later(self._pass_on(request))
+        return self._later(self._tell_all(request, "draining"))
 
     def _undrain(self, request: Request) -> Later:
         self._is_drained = False
-        return self._later(self._pass_on(request))
+        return self._later(self._tell_all(request, "serving"))
 
-    async def _pass_on(self, request: Request, body: bytes = b"") -> Response:
-        """To all workers; the worst answer, and who gave which if they differ."""
-        target = request.target.decode("latin-1")
-        replies = await self._ask_all(self._supervisor.workers, request.method, target, body)
+    async def _tell_all(self, request: Request, done: str, body: bytes = b"") -> Response:
+        """`done` if all that are up have heard of it; those that are not up yet will, once they are."""
+        up = [worker for worker in self._supervisor.workers if worker.answered]
+        return await self._pass_on(request, up, body) if up else text(HTTPStatus.OK, done)
+
+    async def _leave(self, request: Request) -> Response:
+        return await self._pass_on(request, self._supervisor.workers)
+
+    async def _pass_on(self, request: Request, workers: Sequence[Child], body: bytes = b"") -> Response:
+        """The worst answer of these, and who gave which if they differ."""
+        replies = await self._ask_all(workers, request.method, request.target.decode("latin-1"), body)
         told = {reply.child.name: reply.silent or reply.answer.text for reply in replies}
-        silent = any(reply.silent for reply in replies)
-        worst = max((reply.answer.status for reply in replies), default=HTTPStatus.SERVICE_UNAVAILABLE)
+        worst = max((reply.answer.status for reply in replies), default=0)
+        silent = not replies or any(reply.silent for reply in replies)
         status = HTTPStatus.SERVICE_UNAVAILABLE if silent else HTTPStatus(worst)
-        same = len(set(told.values())) == 1
-        return text(status, next(iter(told.values())) if same else "\n".join(f"{of}: {it}" for of, it in told.items()))
+        if len(set(told.values())) == 1:
+            return text(status, next(iter(told.values())))
+        return text(status, "\n".join(f"{name}: {said}" for name, said in told.items()))
 
     async def _tell(self, child: Child, method: str, target: str, body: bytes = b"") -> None:
         """One that has just come up what the others know already."""

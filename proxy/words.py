@@ -34,8 +34,3 @@ def serving(settings: Settings, port: int) -> str:
     """The line that tells that the main port is open."""
     host = "127.0.0.1" if settings.http_interface in ("0.0.0.0", "::") else settings.http_interface
     return f"Stateside serves {'https' if settings.tls_certificate else 'http'}://{host}:{port}"
-
-
-def worker_journal(url: str, place: Place) -> str:
-    """The URL of one worker's journal: an LMDB environment of its own below the first one's, or what all share."""
-    return f"{url}/{place.name}" if url.startswith("lmdb:") and place.index else url

@@ -83,8 +83,6 @@ class ProxyProcess:
     async def start(self, ready: bool = True) -> ProxyProcess:
         """Start it; with `ready`, also wait until it serves."""
         self._ready.clear()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("STATESIDE_")}
-        environment |= {f"STATESIDE_{key.upper()}": value for key, value in self.settings.items()}
         with (self.folder / "proxy.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -93,13 +91,18 @@ class ProxyProcess:
                 "proxy",
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env=self.environment(),
                 cwd=self.folder,
             )
         self._reading = asyncio.create_task(self._read_stdout(self.process))
         if ready:
             await self.wait_ready()
         return self
+
+    def environment(self) -> dict[str, str]:
+        """Its own, without settings that happen to be in ours."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("STATESIDE_")}
+        return kept | {f"STATESIDE_{key.upper()}": value for key, value in self.settings.items()}
 
     async def wait_ready(self) -> None:
         ready, ended = asyncio.create_task(self._ready.wait()), asyncio.create_task(self.wait_exit(START_PATIENCE_S))

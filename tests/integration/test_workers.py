@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.certificates import Authority
+
 from . import messages
-from .harness import Client, ProxyProcess, World, eventually, free_port, ok
+from .harness import Client, ProxyProcess, World, free_port, ok
 from .http_client import ask as http_ask
 from .messages import emit, reply
 from .user_function import PATIENCE_S, a_key
@@ -23,6 +25,7 @@ from .workers import (
     client_of,
     figure,
     gone,
+    in_time,
     key_of,
     kill,
     load,
@@ -34,6 +37,7 @@ from .workers import (
 )
 
 SETTINGS = {"workers": "2", "journal": "memory:", "access_log": "json", "access_log_keys": "true"}
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 NAMES = ["worker-0", "worker-1"]
 
 
@@ -87,6 +91,16 @@ async def test_a_scraper_may_ask_all_for_some_names_only(world: World) -> None:
     assert lines == ['stateside_connections{worker="0"}', 'stateside_connections{worker="1"}', "stateside_workers"]
 
 
+async def test_the_documentation_has_every_series_of_several_workers(world: World) -> None:
+    _, text = await world.proxy.admin("/metrics")
+    offered = set(re.findall(r"^# TYPE (\S+) ", text, re.MULTILINE))
+    documented = set(re.findall(r"`([a-z_]+)`", DOCS.read_text()))
+    of_entities = {name for name in offered if name.startswith(("cloudstate_eventsourced_", "stateside_value_"))}
+    assert sorted(offered - of_entities - documented) == []
+    written = {name for name in documented if name.startswith(("stateside_worker", "stateside_relay"))}
+    assert sorted(written - offered) == []
+
+
 async def test_a_drain_reaches_all_workers(world: World) -> None:
     assert await admin(world.proxy, "POST", "/drain") == (200, "draining")
     status, text = await admin(world.proxy, "GET", "/ready?verbose")
@@ -113,7 +127,22 @@ async def test_the_log_level_and_its_signal_reach_all_workers(world: World) -> N
             who = [line.get("worker", "") for line in lines if line["part"] == "stateside.proxy.logs"]
             return sorted(who) == sorted(["", "0", "1"] * times)
 
-        await eventually(heard, "a change of the level in all three")
+        await in_time(heard, "a change of the level in all three")
+
+
+async def test_sighup_has_all_workers_read_their_certificates_again(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued = authority.issue("proxy")
+    tls = {"tls_certificate": str(issued.certificate), "tls_key": str(issued.key), "tls_check_interval": "0"}
+    async with World(tmp_path, **SETTINGS | tls) as world:
+        assert world.proxy.stdout[0] == f"Stateside serves https://127.0.0.1:{world.proxy.port}"
+        world.proxy.signal(signal.SIGHUP)
+
+        async def read_again() -> bool:
+            lines = [json.loads(line) for line in world.proxy.log.splitlines() if "uses new files" in line]
+            return sorted(line["worker"] for line in lines) == ["0", "1"]
+
+        await in_time(read_again, "new files in both workers")
 
 
 async def test_a_peer_leaves_where_something_is_replicated_only(world: World) -> None:
@@ -132,7 +161,7 @@ async def test_lines_of_the_access_log_do_not_mix_on_standard_output(world: Worl
         lines = [json.loads(line) for line in world.proxy.stdout if not line.startswith("Stateside")]
         return {line["key"] for line in lines} >= keys
 
-    await eventually(there, "a line for each call")
+    await in_time(there, "a line for each call")
     await asyncio.gather(*(client.close() for client in clients))
 
 
@@ -158,7 +187,7 @@ async def test_a_killed_worker_comes_back_and_the_other_goes_on(tmp_path: Path) 
 
 
 async def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
-    async with World(tmp_path, **SETTINGS | {"worker_timeout": "400ms"}) as world:
+    async with World(tmp_path, **SETTINGS | {"worker_timeout": "1s"}) as world:
         old = processes(world.proxy)["worker-1"]
         os.kill(old, signal.SIGSTOP)
         await replaced(world.proxy, "worker-1", old)
@@ -192,7 +221,7 @@ async def test_a_worker_that_dies_again_and_again_waits_longer_each_time(tmp_pat
             _, text = await world.proxy.admin("/ready")
             return re.fullmatch(r"worker-1: ended by SIGKILL; started again in \S+ s\n", text) is not None
 
-        await eventually(waits, "a reason that names the wait")
+        await in_time(waits, "a reason that names the wait")
         assert (await world.proxy.admin("/alive"))[0] == 200
         await until_ready(world.proxy)
         ends = [json.loads(line) for line in world.proxy.log.splitlines() if "is started again" in line]
@@ -211,7 +240,7 @@ async def test_a_new_worker_hears_of_the_drain_and_of_the_log_level(tmp_path: Pa
             of_it = [line["event"] for line in lines if line.get("worker") == "0" and "draining" in line["event"]]
             return len(of_it) == 2
 
-        await eventually(told, "the drain told to the new one")
+        await in_time(told, "the drain told to the new one")
 
 
 async def test_sigterm_lets_the_calls_of_all_workers_finish(tmp_path: Path) -> None:
@@ -264,6 +293,39 @@ def run_folder(pid: int) -> Path:
     environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     (place,) = (each.partition(b"=")[2] for each in environment if each.startswith(b"STATESIDE_PLACE="))
     return Path(json.loads(place)["run"])
+
+
+# --- the journal's folder --------------------------------------------------------------------------------------------
+
+
+async def test_entities_move_to_their_workers_when_their_number_changes(tmp_path: Path) -> None:
+    async with World(tmp_path, workers="2") as world, AsyncExitStack() as stack:
+        keys = [key_of(worker) for worker in (0, 1) for _ in range(3)]
+        clients = [await client_of(world, worker, stack) for worker in (0, 1)]
+        for number, key in enumerate(keys):
+            assert await clients[number // 3].ask(key, emit(f"of {key}")) == ok(f"of {key}")
+        assert await world.proxy.terminate() == 0
+        world.proxy.settings["workers"] = "1"
+        await world.proxy.start()
+        moves = [json.loads(line) for line in world.proxy.log.splitlines() if "entities are moved from 2 to 1" in line]
+        assert moves and moves[-1]["entities"] == moves[-1]["of_entities"] >= 3
+        await world.client.close()
+        world.client = Client(world.proxy.port)
+        for key in keys:
+            assert await world.client.ask(key) == ok(f"of {key}")
+        assert await world.proxy.terminate() == 0
+        world.proxy.settings["workers"] = "2"
+        await world.proxy.start()
+        assert await figure(world.proxy, "stateside_journal_moved_entities") >= 3
+        client = await client_of(world, 1, stack)
+        assert await client.ask(keys[-1], emit("!")) == ok(f"of {keys[-1]}!")
+
+
+async def test_a_journal_made_for_another_number_of_shards(tmp_path: Path) -> None:
+    async with World(tmp_path, workers="2") as world:
+        assert await world.proxy.terminate() == 0
+    line = await refused(tmp_path, number_of_shards="512")
+    assert line.startswith(f"stateside: journal {tmp_path / 'journal'}: it was made for 1024 shards, not 512")
 
 
 # --- what cannot be started ------------------------------------------------------------------------------------------

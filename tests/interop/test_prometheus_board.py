@@ -92,14 +92,15 @@ async def unanswered(prometheus: Prometheus, wanted: list[str]) -> list[str]:
     ]
 
 
-def test_every_panel_of_the_board_has_data(echo: Program, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_every_panel_of_the_board_has_data(echo: Program, tmp_path: Path, workers: str) -> None:
     set_up()
     wanted = expressions()
     assert len(wanted) > 50
 
     async def scenario() -> None:
         port = int(echo.wait_for_output(r'"port": (\d+)')[1])
-        proxy = ProxyProcess(port, tmp_path, passivation_timeout="1h")
+        proxy = ProxyProcess(port, tmp_path, passivation_timeout="1h", workers=workers)
         prometheus = Prometheus(tmp_path, proxy.admin_port)
         await proxy.start()
         try:

@@ -246,6 +246,6 @@ def test_peers_need_a_port_of_their_own() -> None:
 @pytest.mark.parametrize("journal", ["memory:", "postgresql://me:secret@host/one"])
 def test_only_a_journal_on_this_machine_is_replicated(journal: str) -> None:
     given = {"journal": journal, "journal_replica": "postgresql://me:secret@host/two"}
-    with pytest.raises(ConfigError, match="journal_replica = postgresql://me:...@host/two: .* and journal = ") as caught:
+    with pytest.raises(ConfigError, match=r"journal_replica = .*: only .* and journal = ") as caught:
         load(given)
     assert "secret" not in str(caught.value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
+import signal
 import socket
 from dataclasses import fields
 from pathlib import Path
@@ -15,16 +17,19 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stateside.journal.contract import Durability
+from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.sharding import worker_name
 from stateside.proxy import run_folder
-from stateside.proxy.child import BACK_OFF_MAX_S, _delay
+from stateside.proxy.child import BACK_OFF_MAX_S, Child, _delay
 from stateside.proxy.config import Settings, load
 from stateside.proxy.expositions import Merged
+from stateside.proxy.journal_folder import Stopped, WorkersFolder, worker_journal
 from stateside.proxy.main_port import MainPort
 from stateside.proxy.place import ALONE, REPLICATOR, VARIABLE, Place, from_environment
 from stateside.proxy.run_folder import RunFolder
-from stateside.proxy.words import worker_journal
 from stateside.proxy.worker import settings_environment
+from tests.helpers.journal import append
 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
@@ -129,9 +134,38 @@ def test_a_place_goes_through_the_environment() -> None:
 
 def test_each_worker_has_a_journal_of_its_own_unless_it_is_shared() -> None:
     first, second = (Place(worker_name(index), index, 2, "/run/x", 9000, 0) for index in (0, 1))
-    assert worker_journal("lmdb:./data", first) == "lmdb:./data"
-    assert worker_journal("lmdb:./data", second) == "lmdb:./data/worker-1"
+    assert worker_journal("lmdb:data", first) == "lmdb:data"
+    assert worker_journal("lmdb:data", second) == "lmdb:data/worker-1"
     assert worker_journal("postgresql://h/db", second) == "postgresql://h/db"
+
+
+def test_a_move_that_is_stopped_leaves_the_folder_to_the_next_start(tmp_path: Path) -> None:
+    def settings(workers: int) -> Settings:
+        return load({"workers": str(workers), "journal": f"lmdb:{tmp_path}"})
+
+    async def start(folder: WorkersFolder) -> int:
+        try:
+            await folder.open()
+        finally:
+            folder.close()
+        assert folder.doing == ""
+        return folder.moved
+
+    async def fill() -> None:
+        journal = LmdbJournal(tmp_path, Durability.NONE)
+        await journal.open()
+        for number in range(20):
+            await append(journal, f"cart|{number}", 1, b"event")
+        await journal.close()
+
+    assert asyncio.run(start(WorkersFolder(settings(1)))) == 0
+    asyncio.run(fill())
+    stopped = WorkersFolder(settings(2))
+    stopped.stop()
+    with pytest.raises(Stopped):
+        asyncio.run(start(stopped))
+    assert 0 < asyncio.run(start(WorkersFolder(settings(2)))) < 20
+    assert asyncio.run(start(WorkersFolder(settings(2)))) == 0
 
 
 # --- ends in a row ---------------------------------------------------------------------------------------------------
@@ -140,6 +174,46 @@ def test_each_worker_has_a_journal_of_its_own_unless_it_is_shared() -> None:
 def test_who_dies_soon_again_waits_twice_as_long_each_time_up_to_a_bound() -> None:
     assert [_delay(ends) for ends in range(6)] == [0, 0, 0.25, 0.5, 1, 2]
     assert _delay(1000) == BACK_OFF_MAX_S
+
+
+PROGRAM = """
+import os, pathlib, sys
+run = pathlib.Path(os.environ["RUN"])
+lives = run / "lives"
+lives.write_text((lives.read_text() if lives.exists() else "") + ".")
+(run / "worker-0.complaint").write_text("port = 1: no")
+sys.exit(int(os.environ["CODES"].split(",")[len(lives.read_text()) - 1]))
+"""
+
+
+def outcome_of(tmp_path: Path, codes: str, is_settled: bool = False) -> tuple[int, Child, str]:
+    """What `keep` answers for a program that ends with one code after the other; and how often it was started."""
+    (tmp_path / "ends.py").write_text(PROGRAM)
+    environment = {"PYTHONPATH": str(tmp_path), "RUN": str(tmp_path), "CODES": codes}
+
+    async def scenario() -> tuple[int, Child]:
+        child = Child(Place(worker_name(0), 0, 2, str(tmp_path), 1, 0), "ends", environment, 10.0, ())
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, child.reap)
+        async with asyncio.timeout(20):
+            return await child.keep(lambda: is_settled), child
+
+    return *asyncio.run(scenario()), (tmp_path / "lives").read_text()
+
+
+def test_a_broken_journal_is_the_end_and_other_ends_are_not(tmp_path: Path) -> None:
+    code, child, lives = outcome_of(tmp_path, "1,0,70")
+    assert (code, lives, child.restarts) == (70, "...", {"exited": 2, "killed": 0, "hung": 0})
+    assert child.complaint == ""
+
+
+def test_wrong_settings_are_the_end_as_long_as_the_proxy_has_not_been_ready(tmp_path: Path) -> None:
+    code, child, lives = outcome_of(tmp_path, "2")
+    assert (code, lives, child.complaint) == (2, ".", "port = 1: no")
+
+
+def test_wrong_settings_of_a_worker_that_is_replaced_are_tried_again(tmp_path: Path) -> None:
+    code, child, lives = outcome_of(tmp_path, "2,2,70", is_settled=True)
+    assert (code, lives) == (70, "...")
 
 
 # --- the main port ---------------------------------------------------------------------------------------------------

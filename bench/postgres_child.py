@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 import uvloop
@@ -81,7 +81,8 @@ async def ship(folder: str, dsn: str, events: int) -> dict[str, float]:
     seconds = monotonic() - begun
     replicator.stop()
     await running
-    return {"events_per_s": events / seconds, "lag_s": lag, "batches": replicator.counts.batches}
+    cpu_us = process_time() * 1e6 / events
+    return {"events_per_s": events / seconds, "lag_s": lag, "batches": replicator.counts.batches, "cpu_us": cpu_us}
 
 
 async def rows(dsn: str, connections: int, warmup: float, seconds: float) -> dict[str, float]:

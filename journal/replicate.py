@@ -24,16 +24,18 @@ from stateside._speedups.copyrows import Head
 from stateside.journal import postgres_schema as schema
 from stateside.journal import postgres_standby as standby
 from stateside.journal.contract import JournalError
-from stateside.journal.limits import APPEND_OFFSETS, INTERNAL, NODE_ENTITY
+from stateside.journal.limits import APPEND_OFFSETS, INTERNAL, MOVED_ENTITY, NODE_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
+from stateside.journal.offsets import SKIPPED
 from stateside.journal.postgres import LOST, said
 from stateside.journal.source import Batch, Consumer, Source
 
 _OFFSETS = OFFSETS.encode()
 # What belongs to an LMDB log and not to what it stores: whose it is, which of its events were moved, and were handled
 # before.
-_LEFT_OUT = (NODE_ENTITY.encode(), b"|moved|", b"|skip|", _OFFSETS)
+_LEFT_OUT = (NODE_ENTITY.encode(), MOVED_ENTITY.encode(), SKIPPED.encode(), _OFFSETS)
 _INTERNAL = INTERNAL.encode()
+LOOK_INTERVAL = 0.1  # seconds between looks at what is behind, while nothing can be done about it
 SEVERAL_PREFIXES = b""  # of a consumer's name that can be read in several ways: any event counts as its own
 
 
@@ -139,7 +141,7 @@ class Replicator:
                 self._troubled("error", said(error))
                 delay = self.settings.retry_max
             if not self._stopping:
-                await self._pause(delay)
+                await self._wait(delay)
                 delay = min(delay * 2, self.settings.retry_max)
         await self._let_go()
 
@@ -200,6 +202,15 @@ class Replicator:
         for source in self.sources:
             source.close()
 
+    async def _wait(self, seconds: float) -> None:
+        """Before the next try. What is behind is looked at all the while."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not self._stopping and (left := end - asyncio.get_running_loop().time()) > 0:
+            for source in self.sources:
+                if source.identity and source.open():
+                    source.look()
+            await self._pause(min(left, LOOK_INTERVAL))
+
     async def _pause(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
@@ -212,14 +223,18 @@ class Replicator:
         """Where the last commit ended, of every log that is there."""
         assert self._connection is not None
         self._next_offset = await self._connection.fetchval(schema.NEXT_OFFSET)
-        known = {row["log"]: row for row in await self._connection.fetch(standby.LOGS)}
         for source in self.sources:
             if source.open():
-                await self._begin(source, known.get(source.name))
+                await self._begin(source, await self._known(source))
         for log, entity, offset in await self._connection.fetch(standby.POSITIONS):
             for source in self.sources:
                 if source.name == log:
                     source.consumers[entity] = Consumer(offset, offset // APPEND_OFFSETS)
+
+    async def _known(self, source: Source) -> Any:
+        """What is recorded of the log of this name."""
+        assert self._connection is not None
+        return await self._connection.fetchrow(standby.LOG, source.name)
 
     async def _begin(self, source: Source, row: Any) -> None:
         assert self._connection is not None
@@ -253,7 +268,8 @@ class Replicator:
         """Of one log. False: it has nothing new."""
         if not source.identity:
             if source.open():
-                await self._begin(source, None)
+                await self._begin(source, await self._known(source))
+                self.observer.on_applied(index, source.applied)
             return False
         source.look()
         if not source.behind:

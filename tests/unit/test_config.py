@@ -253,3 +253,11 @@ def test_each_worker_needs_a_peer_port_here_and_on_the_peers() -> None:
         "peer_port = 8998: with workers = 3 the 2 ports behind it are needed, and http_port = 9000 is one"
         in refused(several | {"peer_port": "8998"})
     )
+
+
+@pytest.mark.parametrize("journal", ["memory:", "postgresql://me:secret@host/one"])
+def test_only_a_journal_on_this_machine_is_replicated(journal: str) -> None:
+    given = {"journal": journal, "journal_replica": "postgresql://me:secret@host/two"}
+    with pytest.raises(ConfigError, match=r"journal_replica = .*: only .* and journal = ") as caught:
+        load(given)
+    assert "secret" not in str(caught.value)

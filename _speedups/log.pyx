@@ -63,6 +63,7 @@ from stateside._speedups.logwriter cimport (
     DURABLE,
     FLUSH_BOUNDS,
     FULL,
+    RELAXED,
     SIZE_BUCKETS,
     TIME_BUCKETS,
     WRITABLE,
@@ -280,7 +281,7 @@ cdef class Log:
             while epoch is None and grow_map(&self.writer) == 0:
                 epoch = self.write_claim(number_of_shards)
             if epoch is not None:
-                code = 0 if self.writer.durability == DURABLE else mdb_env_sync(self.writer.env, 1)
+                code = mdb_env_sync(self.writer.env, 1) if self.writer.durability == RELAXED else 0
         finally:
             pthread_mutex_unlock(&self.writer.txn_lock)
         if code != 0:

@@ -23,6 +23,7 @@ from stateside.journal.compact import compact_in_place, compact_to
 from stateside.journal.contract import Durability, JournalError
 from stateside.journal.folders import environments, owners_of
 from stateside.journal.format import Damaged, Record
+from stateside.journal.layout import require_one_environment
 from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.reader import EntityState, StoredJournal, View
 from stateside.journal.transfer import Imported, any_fields, export_lines, import_lines
@@ -319,6 +320,7 @@ def import_(file: IO[str], path: Path) -> None:
 
 
 async def _import(file: IO[str], path: Path, advance: Callable[[], object]) -> Imported:
+    require_one_environment(path)
     target = LmdbJournal(path, Durability.DURABLE)
     await target.open()
     try:

@@ -95,6 +95,7 @@ class Writing:
         self.environment = environment
         self.txn = txn
         self._log = txn.cursor(environment.log)
+        self._index = txn.cursor(environment.index)
         self.end = unpack_offset(self._log.key()) + 1 if self._log.last() else 0
         self._complete_index()
 
@@ -111,9 +112,9 @@ class Writing:
         key = pack_offset(offset)
         self._log.put(key, seal_record(record, len(entity), offset), append=True)
         if is_value:
-            self.txn.put(index_key(entity, 0), pack_value_entry(offset, sequence), db=self.environment.index)
+            self._index.put(index_key(entity, 0), pack_value_entry(offset, sequence))
         else:
-            self.txn.put(index_key(entity, sequence), key, db=self.environment.index)
+            self._index.put(index_key(entity, sequence), key)
         self.end += 1
         return offset
 

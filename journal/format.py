@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import xxhash
 
@@ -15,8 +14,9 @@ FORMAT_VERSION = 1
 RECORD_VERSION = 1
 _HEADER = struct.Struct("<QIBBHIQQ")
 _SNAPSHOT = struct.Struct("<QBBHQQ")
+_HEADER_SIZE = _HEADER.size
 _U64 = struct.Struct(">Q")
-_KEY_END = 9  # 0xFF and the sequence
+KEY_END = 9  # 0xFF and the sequence
 _FLAG_VALUE = 2
 _FLAG_DELETED = 4
 
@@ -104,9 +104,9 @@ def pack_value_entry(offset: int, version: int) -> bytes:
 
 
 def parse_entry(key: bytes, data: bytes) -> Entry:
-    if len(key) <= _KEY_END or key[-_KEY_END] != 0xFF:
+    if len(key) <= KEY_END or key[-KEY_END] != 0xFF:
         raise Damaged(None, 0, f"index key {key!r} is malformed")
-    entity, sequence = _decode(key[:-_KEY_END]), unpack_offset(key[-8:])
+    entity, sequence = _decode(key[:-KEY_END]), unpack_offset(key[-8:])
     if len(data) != (8 if sequence else 16):
         raise Damaged(entity, sequence, f"index entry of sequence {sequence} has {len(data)} bytes")
     return Entry(entity, sequence or unpack_offset(data[8:]), unpack_offset(data[:8]), sequence == 0)
@@ -126,27 +126,33 @@ def parse_header(data: bytes, offset: int) -> Header:
     return Header(_decode(data[_HEADER.size : end]), first, count, epoch, is_value, is_deleted)
 
 
-class Peeked(NamedTuple):
-    """What a record's header says, unchecked. A value's version is its first sequence."""
-
-    entity: bytes
-    first_sequence: int
-    event_count: int
-    is_value: bool
+Peeked = tuple[bytes, int, int, bool]
+"""Entity, first sequence (of a value: its version), number of events, whether it is a value. Not a class: moving shards
+makes several for each record."""
 
 
 def peek(data: bytes) -> Peeked:
-    """The header of a record that was checked before."""
+    """What the header of a record says that was checked before."""
     _, _, _, flags, size, count, first, _ = _HEADER.unpack_from(data)
-    return Peeked(data[_HEADER.size : _HEADER.size + size], first, count, flags & _FLAG_VALUE != 0)
+    return data[_HEADER_SIZE : _HEADER_SIZE + size], first, count, flags & _FLAG_VALUE != 0
+
+
+def peek_checked(data: bytes, offset: int) -> Peeked:
+    """The same of one that was not. Raises Damaged when not even its header can be trusted."""
+    if len(data) >= _HEADER_SIZE:
+        _, check, _, flags, size, count, first, _ = _HEADER.unpack_from(data)
+        end = _HEADER_SIZE + size
+        if xxhash.xxh3_64_intdigest(data[12:end], offset) & 0xFFFFFFFF == check:
+            return data[_HEADER_SIZE:end], first, count, flags & _FLAG_VALUE != 0
+    parse_header(data, offset)
+    raise AssertionError("a header that does not fit is damaged")
 
 
 def require_fit(data: bytes, offset: int) -> None:
     """Raise Damaged unless the record fits its checksum."""
     if xxhash.xxh3_64_intdigest(data[8:], offset) != int.from_bytes(data[:8], "little"):
-        head = peek(data)
-        entity = head.entity.decode(errors="replace")
-        raise Damaged(entity, head.first_sequence, f"record at offset {offset} does not fit its checksum")
+        name, sequence, _, _ = peek(data)
+        raise Damaged(name.decode(errors="replace"), sequence, f"record at offset {offset} does not fit its checksum")
 
 
 def parse_record(data: bytes, offset: int) -> Record:
@@ -169,7 +175,7 @@ def parse_record(data: bytes, offset: int) -> Record:
 
 def seal_record(record: bytes, entity_size: int, offset: int) -> bytes:
     """The record as it is to be stored at `offset`, with the checksums of that place."""
-    header_check = xxhash.xxh3_64_intdigest(record[12 : _HEADER.size + entity_size], offset) & 0xFFFFFFFF
+    header_check = xxhash.xxh3_64_intdigest(record[12 : _HEADER_SIZE + entity_size], offset) & 0xFFFFFFFF
     checked = header_check.to_bytes(4, "little") + record[12:]
     return xxhash.xxh3_64_intdigest(checked, offset).to_bytes(8, "little") + checked
 

@@ -6,10 +6,12 @@ other log they lie behind what was there, so there they become ranges to skip.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import lmdb
 
 from stateside.journal.environment import Environment, Writing
-from stateside.journal.format import index_key, pack_offset, parse_record, unpack_offset
+from stateside.journal.format import KEY_END, index_key, pack_offset, parse_record, unpack_offset
 from stateside.journal.limits import APPEND_OFFSETS
 from stateside.journal.offsets import PREFIX, SKIPPED, Ranges, decode_ranges, encode_ranges
 
@@ -72,21 +74,24 @@ class Skipping:
 
 
 def read_handled(environment: Environment, txn: lmdb.Transaction[bytes]) -> list[Handled]:
-    """Of all consumers that have handled something in this log."""
+    """Of all consumers that have handled something in this log, or before it was moved here."""
     found = []
-    start = PREFIX.encode()
+    for consumer in sorted({*_names(environment, txn, PREFIX), *_names(environment, txn, SKIPPED)}):
+        position = unpack_offset(_value(environment, txn, PREFIX + consumer))
+        skipped = decode_ranges(_value(environment, txn, SKIPPED + consumer))
+        ranges = [(0, position)] if position else []
+        ranges += [(max(low, position), high) for low, high in skipped if high > position]
+        found.append(Handled(consumer, ranges))
+    return found
+
+
+def _names(environment: Environment, txn: lmdb.Transaction[bytes], prefix: str) -> Iterator[str]:
+    start = prefix.encode()
     with txn.cursor(environment.index) as cursor:
         more = cursor.set_range(start)
         while more and cursor.key().startswith(start):
-            consumer = cursor.key()[len(start) : -9].decode()
-            position = unpack_offset(_value(environment, txn, PREFIX + consumer))
-            skipped = decode_ranges(_value(environment, txn, SKIPPED + consumer))
-            ranges = [(0, position)] if position else []
-            found.append(
-                Handled(consumer, ranges + [(max(low, position), high) for low, high in skipped if high > position])
-            )
+            yield cursor.key()[len(start) : -KEY_END].decode()
             more = cursor.next()
-    return found
 
 
 def _value(environment: Environment, txn: lmdb.Transaction[bytes], entity: str) -> bytes:

@@ -44,7 +44,7 @@ from stateside.journal.limits import (
     shards_error,
 )
 from stateside.journal.postgres_batch import EVENTS, RESTORED, VALUE, Append, Batch, Outcome
-from stateside.journal.sharding import EntityShards
+from stateside.journal.sharding import EntityShards, is_sharded
 
 SCAN_OFFSETS = 100_000  # of the log looked at in one read
 LOG_PAGE_BYTES = 1 << 20
@@ -226,7 +226,7 @@ class PostgresJournal(Journal):
 
     def _epoch_of(self, entity: str) -> int:
         """What is in no shard is written by whoever needs it, and so under no epoch."""
-        return self.epoch if self._shards is not None and self._shards.shard(entity) is not None else 0
+        return self.epoch if self.epoch and is_sharded(entity) else 0
 
     def forget(self, entity: str, through: int) -> None:
         if len(self._forgets) < MAX_FORGETS:  # others stay: they only take room

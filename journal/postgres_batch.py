@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stateside.journal.contract import JournalError, SequenceTaken, StaleEpoch, Waiter
-from stateside.journal.sharding import EntityShards
+from stateside.journal.sharding import EntityShards, is_sharded
 
 EVENTS, VALUE, RESTORED = 0, 1, 2
 
@@ -118,7 +118,7 @@ class Batch:
             [place for place, _, _ in events],
             [sequence for _, sequence, _ in events],
             [event for _, _, event in events],
-            [None if shards is None else _place(shards.shard(name)) for name in self.groups],
+            [_shard(shards, name) for name in self.groups],
         )
 
     def outcome(self, refusals: Sequence[int]) -> Outcome:
@@ -140,8 +140,10 @@ class Batch:
         return outcome
 
 
-def _place(shard: int | None) -> int:
-    return -1 if shard is None else shard
+def _shard(shards: EntityShards | None, entity: str) -> int | None:
+    if not is_sharded(entity):
+        return -1
+    return None if shards is None else shards.shard(entity)
 
 
 def explain(append: Append, last: int, epoch: int, keeps_value: int) -> JournalError:

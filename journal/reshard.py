@@ -29,11 +29,10 @@ from stateside.journal.contract import JournalError
 from stateside.journal.environment import Environment, Writing, environment_of
 from stateside.journal.format import (
     Damaged,
-    Peeked,
     index_key,
     pack_offset,
-    parse_header,
     peek,
+    peek_checked,
     require_fit,
     unpack_offset,
 )
@@ -153,25 +152,24 @@ class _Move:
 
     def _survey(self, source: Environment, index: int) -> None:
         """Count what is to be moved, and find out whether all of it can be read."""
+        owner_of = self._owners.of
         with source.read() as txn:
-            for offset, data in _records(txn, source):
-                parse_header(data, offset)
-                self._survey_record(txn, source, index, offset, data)
+            for count, (offset, data) in enumerate(_records(txn, source)):
+                entity, first, events, is_value = peek_checked(data, offset)
+                owner = owner_of(entity)
+                if owner is None or owner == index or (is_value and not _is_last(txn, source, entity, offset)):
+                    continue
+                if is_value:
+                    self._of_entities += 1
+                else:
+                    self._of_entities += first == 1
+                    self._of_events += events
+                self._bytes += len(data) + _OVERHEAD
+                if count % 1000 == 0:
+                    self._tell_now_and_then()
             for entity, data in txn.cursor(source.snapshots):
-                if self._owners.of(entity) not in (None, index):
+                if owner_of(entity) not in (None, index):
                     self._bytes += len(data) + _OVERHEAD
-
-    def _survey_record(
-        self, txn: lmdb.Transaction[bytes], source: Environment, index: int, offset: int, data: bytes
-    ) -> None:
-        head = peek(data)
-        if self._owners.of(head.entity) in (None, index):
-            return
-        if head.is_value and not _is_last_value(txn, source, head.entity, offset):
-            return
-        self._of_entities += head.is_value or head.first_sequence == 1
-        self._of_events += 0 if head.is_value else head.event_count
-        self._bytes += len(data) + _OVERHEAD
 
     def _require_space(self) -> None:
         needed = int(self._bytes * 1.2) + BATCH_BYTES
@@ -238,20 +236,21 @@ class _Copying:
         size = next_offset = 0
         for offset, data in islice(records, BATCH_RECORDS):
             next_offset = offset + 1
-            head = peek(data)
-            owner = self._owners.of(head.entity)
-            if owner not in writings or self._is_superseded(head, offset):
+            entity, first, count, is_value = peek(data)
+            owner = self._owners.of(entity)
+            writing = None if owner is None else writings.get(owner)
+            if owner is None or writing is None:
                 continue
-            if head.is_value:
-                entities += 1
-            else:
-                entities += head.first_sequence == 1
-                events += head.event_count
+            if is_value and not _is_last(self._txn, self._source, entity, offset):
+                continue
+            entities += is_value or first == 1
+            events += 0 if is_value else count
             if offset < begin[owner]:
                 continue
-            at = self._copy(head, offset, data, writings[owner])
-            if not head.is_value:
-                self._note_handled(offset, head.event_count, at, skipping[owner])
+            require_fit(data, offset)
+            at = writing.append(entity, first, is_value, data)
+            if self._handled and not is_value:
+                self._note_handled(offset, count, at, skipping[owner])
             size += len(data)
             if size > BATCH_BYTES:
                 break
@@ -263,17 +262,10 @@ class _Copying:
             writing.set_number(self._mark, max(begin[owner], next_offset))
         return entities, events
 
-    def _copy(self, head: Peeked, offset: int, data: bytes, writing: Writing) -> int:
-        require_fit(data, offset)
-        return writing.append(head.entity, head.first_sequence, head.is_value, data)
-
     def _note_handled(self, offset: int, events: int, at: int, skipping: Skipping) -> None:
         for consumer in self._handled:
             if places := consumer.of_record(offset, events):
                 skipping.note(consumer.consumer, at, places)
-
-    def _is_superseded(self, head: Peeked, offset: int) -> bool:
-        return head.is_value and not _is_last_value(self._txn, self._source, head.entity, offset)
 
     def _copy_snapshots(self, writings: dict[int, Writing]) -> bool:
         size = 0
@@ -334,12 +326,12 @@ def _purge_records(writing: Writing, index: int, owners: _Owners, first: int) ->
         for _ in range(BATCH_RECORDS):
             if not found:
                 return None
-            head = peek(cursor.value())
-            if owners.of(head.entity) in (None, index):
+            entity, first_sequence, _, is_value = peek(cursor.value())
+            owner = owners.of(entity)
+            if owner is None or owner == index:
                 found = cursor.next()
                 continue
-            key = index_key(head.entity, 0 if head.is_value else head.first_sequence)
-            writing.txn.delete(key, db=writing.environment.index)
+            writing.txn.delete(index_key(entity, 0 if is_value else first_sequence), db=writing.environment.index)
             cursor.delete()
             found = bool(cursor.key())
         return unpack_offset(cursor.key()) if found else None
@@ -373,9 +365,9 @@ def _forget_marks(environment: Environment) -> None:
 def _records(txn: lmdb.Transaction[bytes], environment: Environment) -> Iterator[tuple[int, bytes]]:
     with txn.cursor(environment.log) as cursor:
         for key, data in cursor:
-            yield unpack_offset(key), data
+            yield int.from_bytes(key, "big"), data
 
 
-def _is_last_value(txn: lmdb.Transaction[bytes], environment: Environment, entity: bytes, offset: int) -> bool:
+def _is_last(txn: lmdb.Transaction[bytes], environment: Environment, entity: bytes, offset: int) -> bool:
     found = txn.get(index_key(entity, 0), db=environment.index)
     return found is not None and unpack_offset(found[:8]) == offset

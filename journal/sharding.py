@@ -24,6 +24,11 @@ def owners_among(workers: int, number_of_shards: int) -> Sequence[int]:
     return assign([worker_name(index) for index in range(workers)], number_of_shards)
 
 
+def is_sharded(entity: str) -> bool:
+    """False: the entity is the proxy's own, and in no shard."""
+    return not entity.startswith(INTERNAL) or entity.startswith(CRDT_PREFIX)
+
+
 class EntityShards:
     """Shards of entity ids of any persistence id."""
 
@@ -33,10 +38,9 @@ class EntityShards:
 
     def shard(self, entity: str) -> int | None:
         """None: the entity is the proxy's own."""
-        if entity.startswith(INTERNAL):
-            if not entity.startswith(CRDT_PREFIX):
-                return None
-            entity = entity[len(CRDT_PREFIX) :]
+        if not is_sharded(entity):
+            return None
+        entity = entity.removeprefix(CRDT_PREFIX)
         persistence_id, _, key = entity.partition("|")
         known = self._hashes.get(persistence_id)
         if known is None:

@@ -24,7 +24,7 @@ from stateside.proxy import logs
 from stateside.proxy.admin_client import AdminAnswer, ask
 from stateside.proxy.place import Place
 from stateside.proxy.run_folder import complaint_path
-from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK
+from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_LOST, EXIT_OK
 
 SOON_S = 10.0  # an end within this time of the start is one of a row
 BACK_OFF_MIN_S, BACK_OFF_MAX_S = 0.25, 10.0
@@ -91,13 +91,14 @@ class Child:
 
     async def keep(self, is_settled: Callable[[], bool]) -> int:
         """Keep a process running; its exit code when it is not to be started again: it was stopped, its journal is
-        broken, or, while `is_settled` says that the proxy has never been ready, its settings are wrong."""
+        broken or somebody else's, or, while `is_settled` says that the proxy has never been ready, its settings are
+        wrong."""
         while not self._stop.is_set():
             started = monotonic()
             code = await self._live() if self._start() else EXIT_NOT_STARTED
             if self._stop.is_set():
                 return max(code, EXIT_OK)
-            if code == EXIT_BROKEN or (code == EXIT_CONFIG and not is_settled()):
+            if code in (EXIT_BROKEN, EXIT_LOST) or (code == EXIT_CONFIG and not is_settled()):
                 return code
             await self._wait_before_next(code, monotonic() - started)
         return EXIT_OK

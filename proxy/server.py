@@ -21,7 +21,7 @@ import uvloop
 
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
-from stateside.journal.contract import Durability, Journal, JournalError
+from stateside.journal.contract import Durability, Journal, JournalError, StaleEpoch
 from stateside.proxy import figures, http1, http2, logs, reflection, standby
 from stateside.proxy.accesslog import AccessLogWriter
 from stateside.proxy.action import Actions
@@ -51,7 +51,7 @@ from stateside.proxy.tls import Contexts
 from stateside.proxy.userfunction import UserFunction
 from stateside.proxy.valueentity import ValueEntities
 from stateside.proxy.webcalls import WebCalls
-from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK, complain, serving
+from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_LOST, EXIT_OK, complain, serving
 
 JOURNAL_CHECK_INTERVAL = 1.0  # seconds
 PASSIVATION_CHECK_INTERVAL = 0.01  # seconds; while the proxy stops
@@ -313,16 +313,19 @@ class Proxy:
             await asyncio.sleep(JOURNAL_CHECK_INTERVAL)
 
     def _on_broken(self, error: JournalError) -> None:
-        """A flush failed: what is on disk is unknown, so nothing may be acknowledged any more."""
-        log.critical("the journal is broken; the proxy stops", error=str(error))
-        self.stop(EXIT_BROKEN)
+        """A flush failed, and what is on disk is unknown; or another process has claimed our shards, and what is in
+        memory is out of date. So nothing may be acknowledged any more."""
+        is_lost = isinstance(error, StaleEpoch)
+        why = "another process has claimed the shards of this one" if is_lost else "the journal is broken"
+        log.critical(f"{why}; the proxy stops", error=str(error))
+        self.stop(EXIT_LOST if is_lost else EXIT_BROKEN)
 
     async def _drain(self) -> None:
         """Let calls finish, passivate what is idle, close."""
-        log.info("stopping", grace_seconds=self.settings.graceful_termination_timeout)
+        grace = 0.0 if self.exit_code == EXIT_LOST else self.settings.graceful_termination_timeout
+        log.info("stopping", grace_seconds=grace)
         self.health.close()
         await self.eventing.close()
-        grace = self.settings.graceful_termination_timeout
         for service in self.router.services.values():
             if isinstance(service, Crdts):
                 service.complete_streams()

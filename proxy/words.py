@@ -14,6 +14,7 @@ from stateside.proxy.run_folder import complaint_path
 EXIT_OK = 0
 EXIT_CONFIG = 2
 EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
+EXIT_LOST = 75  # another process has claimed the shards of this one (sysexits: EX_TEMPFAIL)
 
 
 def complain(place: Place, why: str | Exception) -> None:

@@ -101,3 +101,26 @@ async def test_while_the_database_is_gone_commands_are_unavailable_and_then_go_o
             assert error.code() == grpc.StatusCode.UNAVAILABLE
             await asyncio.sleep(0.05)
     assert await served.products("alice") in (["tea", "bread"], ["tea", "milk", "bread"])
+
+
+async def test_a_proxy_whose_shards_another_one_has_claimed_refuses_to_write_and_stops(
+    served: Shop, tmp_path: Path
+) -> None:
+    await served.add("alice", "tea")
+    (tmp_path / "other").mkdir()
+    other = ProxyProcess(served.app.port, tmp_path / "other", **{"journal": served.server.dsn})
+    await other.start()
+    client = Client(other.port)
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            await served.add("alice", "late")
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert await served.proxy.wait_exit(10) == 75
+        assert "another process has claimed the shards of this one" in served.proxy.log
+        await served.client.close()
+        served.client = client
+        await served.add("alice", "milk")
+        assert await served.products("alice") == ["tea", "milk"]
+    finally:
+        await client.close()
+        await other.stop()

@@ -256,6 +256,7 @@ class Proxy:
             journal = standby.synced(journal, settings, self.place)
             if self.place.is_alone:
                 await self.folder.open()
+                self.readiness.clear("journal")  # what it was at
             await journal.open()
             await claim(journal, settings, self.place)
         except (JournalError, OSError) as error:

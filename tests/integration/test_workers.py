@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.certificates import Authority
+
 from . import messages
-from .harness import Client, ProxyProcess, World, eventually, free_port, ok
+from .harness import Client, ProxyProcess, World, free_port, ok
 from .http_client import ask as http_ask
 from .messages import emit, reply
 from .user_function import PATIENCE_S, a_key
@@ -23,6 +25,7 @@ from .workers import (
     client_of,
     figure,
     gone,
+    in_time,
     key_of,
     kill,
     load,
@@ -124,7 +127,22 @@ async def test_the_log_level_and_its_signal_reach_all_workers(world: World) -> N
             who = [line.get("worker", "") for line in lines if line["part"] == "stateside.proxy.logs"]
             return sorted(who) == sorted(["", "0", "1"] * times)
 
-        await eventually(heard, "a change of the level in all three")
+        await in_time(heard, "a change of the level in all three")
+
+
+async def test_sighup_has_all_workers_read_their_certificates_again(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    issued = authority.issue("proxy")
+    tls = {"tls_certificate": str(issued.certificate), "tls_key": str(issued.key), "tls_check_interval": "0"}
+    async with World(tmp_path, **SETTINGS | tls) as world:
+        assert world.proxy.stdout[0] == f"Stateside serves https://127.0.0.1:{world.proxy.port}"
+        world.proxy.signal(signal.SIGHUP)
+
+        async def read_again() -> bool:
+            lines = [json.loads(line) for line in world.proxy.log.splitlines() if "uses new files" in line]
+            return sorted(line["worker"] for line in lines) == ["0", "1"]
+
+        await in_time(read_again, "new files in both workers")
 
 
 async def test_a_peer_leaves_where_something_is_replicated_only(world: World) -> None:
@@ -143,7 +161,7 @@ async def test_lines_of_the_access_log_do_not_mix_on_standard_output(world: Worl
         lines = [json.loads(line) for line in world.proxy.stdout if not line.startswith("Stateside")]
         return {line["key"] for line in lines} >= keys
 
-    await eventually(there, "a line for each call")
+    await in_time(there, "a line for each call")
     await asyncio.gather(*(client.close() for client in clients))
 
 
@@ -203,7 +221,7 @@ async def test_a_worker_that_dies_again_and_again_waits_longer_each_time(tmp_pat
             _, text = await world.proxy.admin("/ready")
             return re.fullmatch(r"worker-1: ended by SIGKILL; started again in \S+ s\n", text) is not None
 
-        await eventually(waits, "a reason that names the wait")
+        await in_time(waits, "a reason that names the wait")
         assert (await world.proxy.admin("/alive"))[0] == 200
         await until_ready(world.proxy)
         ends = [json.loads(line) for line in world.proxy.log.splitlines() if "is started again" in line]
@@ -222,7 +240,7 @@ async def test_a_new_worker_hears_of_the_drain_and_of_the_log_level(tmp_path: Pa
             of_it = [line["event"] for line in lines if line.get("worker") == "0" and "draining" in line["event"]]
             return len(of_it) == 2
 
-        await eventually(told, "the drain told to the new one")
+        await in_time(told, "the drain told to the new one")
 
 
 async def test_sigterm_lets_the_calls_of_all_workers_finish(tmp_path: Path) -> None:

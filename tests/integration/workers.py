@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
@@ -15,11 +15,21 @@ from prometheus_client.parser import text_string_to_metric_families
 from stateside.journal.sharding import EntityShards, owners_among
 
 from . import messages
-from .harness import Client, ProxyProcess, World, eventually
+from .harness import START_PATIENCE_S, Client, ProxyProcess, World
 from .user_function import a_key
 
 SHARDS = 1024
 _MANY = 200  # connections, of which the kernel gives each worker at least one
+
+
+async def in_time(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """`eventually`, for what takes the start of a process."""
+    try:
+        async with asyncio.timeout(START_PATIENCE_S):
+            while not await condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"expected within {START_PATIENCE_S:g} s: {what}") from None
 
 
 def processes(proxy: ProxyProcess) -> dict[str, int]:
@@ -52,7 +62,7 @@ async def gone(pids: Sequence[int]) -> None:
     async def all_gone() -> bool:
         return not any(runs(pid) for pid in pids)
 
-    await eventually(all_gone, f"the end of {pids}")
+    await in_time(all_gone, f"the end of {pids}")
 
 
 async def series(proxy: ProxyProcess, only: str = "") -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -76,14 +86,14 @@ async def until_figure(proxy: ProxyProcess, wanted: float, name: str, **labels: 
     async def now() -> bool:
         return await figure(proxy, name, **labels) == wanted
 
-    await eventually(now, f"{name} {labels} = {wanted:g}")
+    await in_time(now, f"{name} {labels} = {wanted:g}")
 
 
 async def until_ready(proxy: ProxyProcess, wanted: bool = True) -> None:
     async def now() -> bool:
         return (await proxy.admin("/ready"))[0] == (200 if wanted else 503)
 
-    await eventually(now, f"ready: {wanted}")
+    await in_time(now, f"ready: {wanted}")
 
 
 def key_of(worker: int, workers: int = 2, service: str = messages.MODEL) -> str:
@@ -127,7 +137,7 @@ async def replaced(proxy: ProxyProcess, name: str, old: int) -> int:
     async def there() -> bool:
         return processes(proxy).get(name, old) != old
 
-    await eventually(there, f"a new {name}")
+    await in_time(there, f"a new {name}")
     return processes(proxy)[name]
 
 
@@ -135,7 +145,7 @@ async def ask_until_ok(client: Client, key: str) -> None:
     async def answered() -> bool:
         return (await client.ask(key, timeout=1)).ok
 
-    await eventually(answered, f"an answer of {key}")
+    await in_time(answered, f"an answer of {key}")
 
 
 async def load(client: Client, worker: int, failures: list[str]) -> None:

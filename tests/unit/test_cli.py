@@ -39,6 +39,18 @@ def test_proxy_starts_with_the_settings_of_all_places(started: list[Settings], t
     assert started == [load({"http_port": "0", "relay_timeout": "2", "user_function_port": "8081", "stash_depth": "5"})]
 
 
+@pytest.mark.parametrize("option", ["--workers=2", "--journal-replica=postgresql://h/db"])
+def test_what_takes_several_processes_starts_the_supervisor(
+    started: list[Settings], option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervised: list[Settings] = []
+    supervisor: Any = ModuleType("stateside.proxy.supervisor")
+    supervisor.main = supervised.append
+    monkeypatch.setitem(sys.modules, "stateside.proxy.supervisor", supervisor)
+    assert invoke("proxy", option).exit_code == 0
+    assert (len(supervised), started) == (1, [])
+
+
 def test_another_file_may_be_named(started: list[Settings], tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text("stash_depth = 6\n")
     assert invoke("proxy", "--config", "other.toml").exit_code == 0
@@ -104,6 +116,13 @@ def test_the_command_line_imports_nothing_heavy() -> None:
         "stateside.proto",
     ]
     code = f"import sys, stateside.proxy.cli; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout == "[]\n"
+
+
+def test_the_supervisor_imports_nothing_heavy_either() -> None:
+    heavy = ["rich", "google.protobuf", "prometheus_client", "uvloop", "lmdb", "grpc", "stateside.proto"]
+    code = f"import sys, stateside.proxy.supervisor; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert result.stdout == "[]\n"
 

@@ -17,16 +17,19 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stateside.journal.contract import Durability
+from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.sharding import worker_name
 from stateside.proxy import run_folder
 from stateside.proxy.child import BACK_OFF_MAX_S, Child, _delay
 from stateside.proxy.config import Settings, load
 from stateside.proxy.expositions import Merged
-from stateside.proxy.journal_folder import worker_journal
+from stateside.proxy.journal_folder import Stopped, WorkersFolder, worker_journal
 from stateside.proxy.main_port import MainPort
 from stateside.proxy.place import ALONE, REPLICATOR, VARIABLE, Place, from_environment
 from stateside.proxy.run_folder import RunFolder
 from stateside.proxy.worker import settings_environment
+from tests.helpers.journal import append
 
 # --- figures ---------------------------------------------------------------------------------------------------------
 
@@ -134,6 +137,35 @@ def test_each_worker_has_a_journal_of_its_own_unless_it_is_shared() -> None:
     assert worker_journal("lmdb:data", first) == "lmdb:data"
     assert worker_journal("lmdb:data", second) == "lmdb:data/worker-1"
     assert worker_journal("postgresql://h/db", second) == "postgresql://h/db"
+
+
+def test_a_move_that_is_stopped_leaves_the_folder_to_the_next_start(tmp_path: Path) -> None:
+    def settings(workers: int) -> Settings:
+        return load({"workers": str(workers), "journal": f"lmdb:{tmp_path}"})
+
+    async def start(folder: WorkersFolder) -> int:
+        try:
+            await folder.open()
+        finally:
+            folder.close()
+        assert folder.doing == ""
+        return folder.moved
+
+    async def fill() -> None:
+        journal = LmdbJournal(tmp_path, Durability.NONE)
+        await journal.open()
+        for number in range(20):
+            await append(journal, f"cart|{number}", 1, b"event")
+        await journal.close()
+
+    assert asyncio.run(start(WorkersFolder(settings(1)))) == 0
+    asyncio.run(fill())
+    stopped = WorkersFolder(settings(2))
+    stopped.stop()
+    with pytest.raises(Stopped):
+        asyncio.run(start(stopped))
+    assert 0 < asyncio.run(start(WorkersFolder(settings(2)))) < 20
+    assert asyncio.run(start(WorkersFolder(settings(2)))) == 0
 
 
 # --- ends in a row ---------------------------------------------------------------------------------------------------

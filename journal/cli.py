@@ -19,6 +19,7 @@ import click
 
 from stateside.journal.anyvalue import split_any
 from stateside.journal.cli_move import backup_command, copy_command, folder_of, is_postgres
+from stateside.journal.cli_promote import promote_command
 from stateside.journal.compact import compact_in_place, compact_to
 from stateside.journal.contract import Durability, JournalError
 from stateside.journal.folders import environments, owners_of
@@ -310,7 +311,7 @@ def export(file: IO[str], path: Path) -> None:
 def import_(file: IO[str], path: Path) -> None:
     """Store the events, snapshots and values of FILE (- for standard input). What is stored already is skipped, so an
     import that was interrupted can be run again. No proxy may have the journal open."""
-    _require_one_environment(path)
+    require_one_environment(path)
     with progress("importing", None) as advance:
         done = asyncio.run(_import(file, path, advance))
     click.echo(
@@ -343,7 +344,7 @@ def compact(destination: Path | None, in_place: bool, path: Path) -> None:
         raise click.UsageError("say where to: DESTINATION, or --in-place")
     before = after = 0
     if destination is not None:
-        _require_one_environment(path)
+        require_one_environment(path)
         before, after = compact_to(path, destination)
     else:
         for environment in environments(path):
@@ -352,14 +353,7 @@ def compact(destination: Path | None, in_place: bool, path: Path) -> None:
     click.echo(f"{before} bytes before, {after} bytes after")
 
 
-def _require_one_environment(path: Path) -> None:
-    if len(environments(path)) > 1:
-        raise Failed(
-            f"{path} has the journals of several workers, which this command does not know; "
-            "`stateside journal copy` makes a folder of one worker of it"
-        )
-
-
+journal.add_command(promote_command)
 journal.add_command(copy_command)
 journal.add_command(backup_command)
 

@@ -34,7 +34,7 @@ class _Peer(asyncio.Protocol):
         self.index = -1  # the worker, as the replicator knows it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         data = self._buffer + data

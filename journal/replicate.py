@@ -34,6 +34,7 @@ _OFFSETS = OFFSETS.encode()
 # before.
 _LEFT_OUT = (NODE_ENTITY.encode(), b"|moved|", b"|skip|", _OFFSETS)
 _INTERNAL = INTERNAL.encode()
+LOOK_INTERVAL = 0.1  # seconds between looks at what is behind, while nothing can be done about it
 SEVERAL_PREFIXES = b""  # of a consumer's name that can be read in several ways: any event counts as its own
 
 
@@ -134,12 +135,12 @@ class Replicator:
                 delay = self.settings.retry_min
                 await self._ship_all()
             except (*LOST, TimeoutError) as error:
-                self._troubled("warning", f"Postgres is away: {said(error)}")
+                self._troubled("warning", f"Postgres is away: {said(error.__context__ or error)}")
             except (JournalError, asyncpg.PostgresError) as error:
                 self._troubled("error", said(error))
                 delay = self.settings.retry_max
             if not self._stopping:
-                await self._pause(delay)
+                await self._wait(delay)
                 delay = min(delay * 2, self.settings.retry_max)
         await self._let_go()
 
@@ -199,6 +200,15 @@ class Replicator:
         self._disconnect()
         for source in self.sources:
             source.close()
+
+    async def _wait(self, seconds: float) -> None:
+        """Before the next try. What is behind is looked at all the while."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not self._stopping and (left := end - asyncio.get_running_loop().time()) > 0:
+            for source in self.sources:
+                if source.identity and source.open():
+                    source.look()
+            await self._pause(min(left, LOOK_INTERVAL))
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -47,7 +47,7 @@ async def kill_the_workers(folder: Path, seed: int, rounds: int, count: int = 2)
 
 
 async def test_nothing_acknowledged_is_lost_when_workers_are_killed(tmp_path: Path) -> None:
-    await kill_the_workers(tmp_path, seed=5, rounds=4)
+    await kill_the_workers(tmp_path, seed=5, rounds=3)
 
 
 @pytest.mark.slow

@@ -150,8 +150,15 @@ async def test_the_deadline_is_the_owners_too(stage: Stage) -> None:
     silent = stage.clients[0].start(key)
     stream = await stage.user_function.ready_stream(key)
     await stream.next()
+    before = await stage.figure(0, "expired_total") + await stage.figure(0, "cancelled_total")
     waiting = await stage.clients[0].ask(key, emit("late"), timeout=0.2)
     assert waiting.status == grpc.StatusCode.DEADLINE_EXCEEDED
+
+    async def over() -> bool:
+        return await stage.figure(0, "expired_total") + await stage.figure(0, "cancelled_total") > before
+
+    await eventually(over, "the worker knows, too")
+    assert (await stage.clients[0].ask(stage.key(1))).ok  # and with it, on the same way, the owner
     await stream.send(reply(1))
     assert await silent == ok()
     again = stage.clients[1].start(key)

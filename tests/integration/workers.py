@@ -113,7 +113,8 @@ async def client_of(world: World, worker: int, stack: AsyncExitStack) -> Client:
         client = Client(world.proxy.port)
         stack.push_async_callback(client.close)
         before = await calls(world.proxy, worker)
-        assert (await client.ask(key_of(worker))).ok
+        outcome = await client.ask(key_of(worker), timeout=START_PATIENCE_S)
+        assert outcome.ok, outcome
         if await calls(world.proxy, worker) > before:
             return client
     raise AssertionError(f"none of {_MANY} connections came to worker {worker}")
@@ -151,7 +152,7 @@ async def ask_until_ok(client: Client, key: str) -> None:
 async def load(client: Client, worker: int, failures: list[str]) -> None:
     """One command after the other, to new entities of one worker."""
     while True:
-        outcome = await client.ask(key_of(worker))
+        outcome = await client.ask(key_of(worker), timeout=START_PATIENCE_S)
         if not outcome.ok:
             failures.append(f"{outcome.status}: {outcome.details}")
         await asyncio.sleep(0)

@@ -111,7 +111,7 @@ SELECT s.entity, s.sequence FROM replica_stage s JOIN events v USING (entity, se
 UNSTAGE = "INSERT INTO events SELECT * FROM replica_stage ON CONFLICT (entity, sequence) DO NOTHING"
 RENEW = "UPDATE role SET seen = clock_timestamp() WHERE kind = 'replica' AND holder = $1 RETURNING true"
 RELEASE = "UPDATE role SET holder = NULL WHERE kind = 'replica' AND holder = $1"
-LOGS = "SELECT log, identity, applied, checksum FROM replica_logs"
+LOG = "SELECT identity, applied, checksum FROM replica_logs WHERE log = $1"
 # A log of a new identity is another file in place of one that was emptied or removed, under the same first log.
 SET_LOG = """
 INSERT INTO replica_logs (log, identity) VALUES ($1, $2)

@@ -222,14 +222,18 @@ class Replicator:
         """Where the last commit ended, of every log that is there."""
         assert self._connection is not None
         self._next_offset = await self._connection.fetchval(schema.NEXT_OFFSET)
-        known = {row["log"]: row for row in await self._connection.fetch(standby.LOGS)}
         for source in self.sources:
             if source.open():
-                await self._begin(source, known.get(source.name))
+                await self._begin(source, await self._known(source))
         for log, entity, offset in await self._connection.fetch(standby.POSITIONS):
             for source in self.sources:
                 if source.name == log:
                     source.consumers[entity] = Consumer(offset, offset // APPEND_OFFSETS)
+
+    async def _known(self, source: Source) -> Any:
+        """What is recorded of the log of this name."""
+        assert self._connection is not None
+        return await self._connection.fetchrow(standby.LOG, source.name)
 
     async def _begin(self, source: Source, row: Any) -> None:
         assert self._connection is not None
@@ -263,7 +267,8 @@ class Replicator:
         """Of one log. False: it has nothing new."""
         if not source.identity:
             if source.open():
-                await self._begin(source, None)
+                await self._begin(source, await self._known(source))
+                self.observer.on_applied(index, source.applied)
             return False
         source.look()
         if not source.behind:

@@ -20,7 +20,8 @@ from stateside.journal.contract import Corrupt, JournalError
 from stateside.journal.format import FORMAT_VERSION, Damaged, pack_offset, parse_snapshot, unpack_offset
 from stateside.journal.reader import MAP_SIZE, MAX_DATABASES
 
-BATCH_BYTES = 4 << 20  # of rows; a record may go beyond it
+BATCH_BYTES = 4 << 20  # of rows or records; one may go beyond it
+SNAPSHOT_BYTES = 16 << 20  # with one batch; others follow when nothing is behind
 BATCH_RECORDS = 20_000
 WALK_RECORDS = 50_000  # looked at for a consumer's offset within one read transaction
 SWEEP_SNAPSHOTS = 1_000  # read at a time when all snapshots are compared
@@ -167,7 +168,7 @@ class Source:
                     through = unpack_offset(key)
                     self._take(rows, through, data)
                     through += 1
-                    if rows.size >= BATCH_BYTES or rows.records >= BATCH_RECORDS:
+                    if max(rows.size, rows.bytes_in) >= BATCH_BYTES or rows.records >= BATCH_RECORDS:
                         break
             return Batch(self.applied, through, rows, self._snapshots_of(txn, rows))
 
@@ -182,10 +183,15 @@ class Source:
 
     def _snapshots_of(self, txn: lmdb.Transaction[bytes], rows: CopyRows) -> dict[bytes, tuple[int, bytes]]:
         """The latest ones. One that covers events of a later batch comes with the record that brought it."""
-        found = {}
+        found: dict[bytes, tuple[int, bytes]] = {}
+        size = 0
         for entity, head in rows.heads.items():
             if head.has_snapshot and (snapshot := self._snapshot(txn, entity)) and snapshot[0] <= head.last_sequence:
                 found[entity] = snapshot
+                size += len(snapshot[1])
+            if size >= SNAPSHOT_BYTES:
+                self.swept, self.is_swept = b"", False
+                break
         return found
 
     def _snapshot(self, txn: lmdb.Transaction[bytes], entity: bytes) -> tuple[int, bytes] | None:
@@ -202,10 +208,12 @@ class Source:
         found: dict[bytes, tuple[int, bytes]] = {}
         with self._reading() as txn, txn.cursor(self._snapshots) as cursor:
             more = cursor.set_range(self.swept + b"\0" if self.swept else b"\0")
-            while more and len(found) < SWEEP_SNAPSHOTS:
+            size = 0
+            while more and len(found) < SWEEP_SNAPSHOTS and size < SNAPSHOT_BYTES:
                 self.swept = cursor.key()
                 if (snapshot := self._snapshot(txn, self.swept)) is not None:
                     found[self.swept] = snapshot
+                    size += len(snapshot[1])
                 more = cursor.next()
         self.is_swept = not more
         return found

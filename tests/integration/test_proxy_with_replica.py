@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from examples.value_cart.protos.valuecart import shoppingcart_pb2 as value_shop
 
 from .harness import eventually
 from .test_proxy_on_postgres import VALUE_CART, Shop
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
 
 class ReplicatedShop(Shop):
@@ -89,6 +93,9 @@ async def test_without_postgres_an_asynchronous_copy_is_behind_and_catches_up(re
     assert await replicated.products("alice") == ["tea", "milk"]
     replicated.server.start()
     await replicated.caught_up()
+    _, text = await replicated.proxy.admin("/metrics")
+    offered = set(re.findall(r"^# TYPE (stateside_replica_\S+) ", text, re.MULTILINE))
+    assert offered == set(re.findall(r"`(stateside_replica_[a-z_]+)`", DOCS.read_text()))
 
 
 async def test_without_postgres_a_synchronous_copy_makes_writes_unavailable(replicated: ReplicatedShop) -> None:

@@ -241,3 +241,11 @@ def test_what_is_no_address_of_a_peer_is_refused(text: str) -> None:
 def test_peers_need_a_port_of_their_own() -> None:
     assert "peer_port = 0" in refused({"peers": "a:1"})
     assert "peer_port = 9000" in refused({"peers": "a:1", "peer_port": "9000"})
+
+
+@pytest.mark.parametrize("journal", ["memory:", "postgresql://me:secret@host/one"])
+def test_only_a_journal_on_this_machine_is_replicated(journal: str) -> None:
+    given = {"journal": journal, "journal_replica": "postgresql://me:secret@host/two"}
+    with pytest.raises(ConfigError, match="journal_replica = postgresql://me:...@host/two: .* and journal = ") as caught:
+        load(given)
+    assert "secret" not in str(caught.value)

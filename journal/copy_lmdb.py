@@ -30,13 +30,23 @@ from stateside.journal.copy_model import (
     wanted_of,
 )
 from stateside.journal.folders import Owners, environments, folders_of, lock_folder, owners_of, replica_of, shards_of
-from stateside.journal.format import Damaged, Record, pack_offset, parse_header, parse_record, unpack_offset
+from stateside.journal.format import (
+    Damaged,
+    events_of,
+    pack_offset,
+    parse_header,
+    parse_record,
+    peek_checked,
+    require_fit,
+    unpack_offset,
+)
 from stateside.journal.limits import APPEND_OFFSETS, INTERNAL, NODE_ENTITY
 from stateside.journal.offsets import PREFIX as OFFSETS
 from stateside.journal.offsets import SKIPPED, decode_ranges
 from stateside.journal.reader import StoredJournal, View
 
 KNOWN_SNAPSHOTS = 100_000  # entities whose snapshot's sequence is remembered
+_OWN = ord(INTERNAL)
 PLACEHOLDER = b""  # an event that a snapshot covers, where the real one was left out
 
 
@@ -171,18 +181,22 @@ class LmdbSource(Source):
                 return
             for key, data in cursor:
                 offset = unpack_offset(key)
-                record = parse_record(data, offset)
-                if not (is_own(record.entity) or (record.is_value and not _is_latest(view, record))):
-                    yield self._item(view, record, offset + 1)
+                name, first, count, is_value = peek_checked(data, offset)
+                if name[0] == _OWN:
+                    continue
+                require_fit(data, offset)
+                entity = name.decode()
+                if not is_value:
+                    yield self._events(view, entity, first, events_of(name, count, data), offset + 1)
+                elif _is_latest(view, entity, offset):
+                    yield Item(offset + 1, entity, first, (), parse_record(data, offset).value, True)
 
-    def _item(self, view: View, record: Record, place: Place) -> Item:
-        if record.is_value:
-            return Item(place, record.entity, record.first_sequence, (), record.value, True)
-        if self._snapshot_sequence(view, record.entity) != record.last_sequence:
-            return Item(place, record.entity, record.first_sequence, record.events, None, False)
-        snapshot = view.snapshot(record.entity)
+    def _events(self, view: View, entity: str, first: int, events: list[bytes], place: Place) -> Item:
+        if self._snapshot_sequence(view, entity) != first + len(events) - 1:
+            return Item(place, entity, first, events, None, False)
+        snapshot = view.snapshot(entity)
         assert snapshot is not None
-        return Item(place, record.entity, record.first_sequence, record.events, snapshot.payload, True)
+        return Item(place, entity, first, events, snapshot.payload, True)
 
     def _snapshot_sequence(self, view: View, entity: str) -> int:
         known = self._snapshots.get(entity)
@@ -249,9 +263,9 @@ def damage_in(path: Path, damaged: Damaged) -> JournalError:
     )
 
 
-def _is_latest(view: View, record: Record) -> bool:
-    offset = view.value_offset(record.entity)
-    return offset is None or offset <= record.offset
+def _is_latest(view: View, entity: str, offset: int) -> bool:
+    latest = view.value_offset(entity)
+    return latest is None or latest <= offset
 
 
 def _next_event(view: View, offset: int, owner: Owner, member: int) -> tuple[str, int] | None:

@@ -56,6 +56,8 @@ class PostgresTarget(Target):
             await migrate(self._connection, self._schema)
         except asyncpg.PostgresError as error:
             raise JournalError(f"{self.label} cannot be made ready: {said(error)}") from error
+        # Transactions become durable in their order, and `finish` waits for the last one.
+        await self._connection.execute("SET synchronous_commit = off")
         await self._refuse_company()
         if await self._connection.fetchval("SELECT kind FROM role") == "replica":
             raise JournalError(f"{self.label} is a replica of another journal; choose another schema")
@@ -134,6 +136,7 @@ class PostgresTarget(Target):
         await self._connection.executemany(_OFFSET, rows)
 
     async def finish(self, state: CopyState) -> None:
+        await self._connection.execute("SET synchronous_commit = on")
         await self._connection.execute(_OFFSET, bytes_of(COPY_ENTITY), state.to_json())
 
     async def close(self) -> None:

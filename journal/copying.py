@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,7 +94,7 @@ async def compare(source: Source, target: Side, new_node: bool, watch: Watch) ->
                 compared.report(f"{entity}: {_difference(digest, found[entity])}")
         watch.advance(len(page))
     there = await target.count()
-    if there > compared.entities and not new_node:
+    if there > compared.entities + new_node:  # a clone that was started has a record of its own
         compared.report(f"there are {there} entities in place of {compared.entities}")
     return compared
 
@@ -145,17 +145,10 @@ async def _next(batches: AsyncIterator[Batch]) -> Batch | None:
     return await anext(batches, None)
 
 
-class _opened:
-    def __init__(self, source: Source) -> None:
-        self.source = source
-
-    async def __aenter__(self) -> Source:
-        try:
-            await self.source.open()
-        except BaseException:
-            await self.source.close()
-            raise
-        return self.source
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.source.close()
+@asynccontextmanager
+async def _opened(source: Source) -> AsyncIterator[None]:
+    try:
+        await source.open()
+        yield
+    finally:
+        await source.close()

@@ -160,17 +160,30 @@ def parse_record(data: bytes, offset: int) -> Record:
     header = parse_header(data, offset)
     if xxhash.xxh3_64_intdigest(data[8:], offset) != int.from_bytes(data[:8], "little"):
         raise Damaged(header.entity, header.first_sequence, f"record at offset {offset} does not fit its checksum")
-    start = _HEADER.size + len(header.entity.encode())
-    sizes = struct.unpack_from(f"<{header.event_count}I", data, start)
-    position = start + 4 * header.event_count
-    events = []
-    for size in sizes:
-        events.append(data[position : position + size])
-        position += size
-    if position != len(data):
+    events = _events(data, _HEADER.size + len(header.entity.encode()), header.event_count)
+    if events is None:
         raise Damaged(header.entity, header.first_sequence, f"record at offset {offset} has impossible lengths")
     first, flags = header.first_sequence, (header.is_value, header.is_deleted)
     return Record(offset, header.entity, first, header.epoch, events, *flags)
+
+
+def events_of(entity: bytes, count: int, data: bytes) -> list[bytes]:
+    """The events of a record that fits its checksum."""
+    events = _events(data, _HEADER_SIZE + len(entity), count)
+    if events is None:
+        raise Damaged(entity.decode(errors="replace"), 0, "a record has impossible lengths")
+    return events
+
+
+def _events(data: bytes, start: int, count: int) -> list[bytes] | None:
+    position = start + 4 * count
+    if count == 1:
+        return [data[position:]] if len(data) - position == int.from_bytes(data[start:position], "little") else None
+    events = []
+    for size in struct.unpack_from(f"<{count}I", data, start):
+        events.append(data[position : position + size])
+        position += size
+    return events if position == len(data) else None
 
 
 def seal_record(record: bytes, entity_size: int, offset: int) -> bytes:

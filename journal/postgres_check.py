@@ -6,6 +6,8 @@ The bytes themselves are in Postgres's care (its checksums are a setting of the 
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from stateside.journal.copy_postgres import BEHIND_OWN, OWN, Reading, check_version, connect, text_of, without_password
@@ -51,31 +53,29 @@ _BYTES = "SELECT pg_total_relation_size('events') + pg_total_relation_size('enti
 
 async def statistics(dsn: str, schema: str) -> dict[str, int | str]:
     """Raises JournalError."""
-    reading = await _reading(dsn, schema)
-    try:
+    async with _reading(dsn, schema) as reading:
         row = (await reading.fetch(_COUNTS))[0]
         size = (await reading.fetch(_BYTES))[0][0]
-    finally:
-        await reading.connection.close()
     names = ("version", "role", "entities", "events", "values", "snapshots", "number_of_shards", "epoch")
     return {name: row[name] for name in names} | {"bytes": size}
 
 
 async def verify(dsn: str, schema: str) -> Totals:
     """Raises JournalError."""
-    reading = await _reading(dsn, schema)
-    try:
+    async with _reading(dsn, schema) as reading:
         return await _verify(reading)
-    finally:
-        await reading.connection.close()
 
 
-async def _reading(dsn: str, schema: str) -> Reading:
+@asynccontextmanager
+async def _reading(dsn: str, schema: str) -> AsyncIterator[Reading]:
     label = f"{without_password(dsn)} (schema {schema})"
     connection = await connect(dsn, schema)
-    await check_version(connection, schema, label)
-    await connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-    return Reading(connection, label)
+    try:
+        await check_version(connection, schema, label)
+        await connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield Reading(connection, label)
+    finally:
+        await connection.close()
 
 
 async def _verify(reading: Reading) -> Totals:

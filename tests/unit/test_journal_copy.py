@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from stateside.journal.cli import journal as commands
 from stateside.journal.contract import Journal, JournalError
 from stateside.journal.copy_lmdb import LmdbSource
 from stateside.journal.copy_model import Batch, CopyState, Source, Target
@@ -25,6 +27,7 @@ from stateside.journal.postgres import PostgresJournal, PostgresSettings
 from tests.helpers.copies import NODE, Nothing, consume, content, fill, lmdb_at, order, own, small_batches, to_come
 from tests.helpers.journal import append, load, put, run
 from tests.helpers.postgres import PostgresServer
+from tests.unit.test_journal_lmdb import damage
 
 
 @dataclass
@@ -358,3 +361,42 @@ def test_a_folder_in_use_is_refused_and_a_backup_recommended(tmp_path: Path) -> 
                 await copied(source, target)
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere", "to"], "there is no journal in nowhere"),
+        (["memory:", "to"], "memory: is neither a folder nor a URL of Postgres"),
+        (["from", "mysql://x/y"], "mysql: is neither a folder nor a URL of Postgres"),
+        (["from", "postgresql://x/y", "--workers", "2"], "in Postgres workers share one journal"),
+        (["from", "postgresql://user:secret@127.0.0.1:1/y"], "postgresql://user@127.0.0.1:1/y cannot be reached"),
+        (["from", "to", "--workers", "0"], "Invalid value for '--workers'"),
+    ],
+)
+def test_what_cannot_be_copied_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(filled(folder(tmp_path / "from")))
+    done = CliRunner().invoke(commands, ["copy", *arguments])
+    assert done.exit_code == 2
+    assert words in done.output
+
+
+def test_a_copy_ends_at_damage_and_says_where(tmp_path: Path) -> None:
+    run(filled(folder(tmp_path / "from")))
+    damage(tmp_path / "from", b"13.5")
+    done = CliRunner().invoke(commands, ["copy", str(tmp_path / "from"), str(tmp_path / "to")])
+    assert done.exit_code == 2
+    assert "u.cart|" in done.output
+    assert "`stateside journal verify` lists all damage" in done.output
+    assert not (tmp_path / "to").exists()
+
+
+def test_the_command_line_shows_what_it_did(tmp_path: Path) -> None:
+    run(filled(folder(tmp_path / "from")))
+    for said in ("copied; 26 entities with 122 events", "copied before; 26 entities with 122 events"):
+        done = CliRunner().invoke(commands, ["copy", str(tmp_path / "from"), str(tmp_path / "to"), "--quiet"])
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert done.stdout == f"{said} compared: all equal\n"

@@ -24,7 +24,7 @@ test: build interop  ## the test suite; pytest arguments in ARGS
 soak: build      ## the long runs: chaos, fuzzing
 	$(BIN)/pytest -m slow $(ARGS)
 
-bench: build     ## the end-to-end figures, also into bench/out/latest.json
+bench: build     ## the end-to-end figures and their anchors, with a report in bench/out/report.html
 	@scripts/setup-bench
 	$(BIN)/python -m stateside.bench $(ARGS)
 

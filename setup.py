@@ -25,6 +25,7 @@ EXTENSIONS = {
     "_speedups.logwriter": ["lmdb"],
     "_speedups.logreader": ["lmdb"],
     "_speedups.log": ["lmdb"],
+    "_speedups.copyrows": [],
     "_speedups.ring": [],
     "_speedups.crdt": [],
     "bench.native": [],

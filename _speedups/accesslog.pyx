@@ -11,6 +11,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
+from posix.stat cimport S_ISFIFO, fstat, struct_stat
 from posix.unistd cimport write
 from stateside._speedups.clock cimport monotonic, wall
 
@@ -23,6 +24,10 @@ cdef extern from "<poll.h>" nogil:
         short revents
     int poll(pollfd *fds, unsigned long count, int timeout)
     int POLLOUT
+
+cdef extern from "<limits.h>" nogil:
+    enum:
+        PIPE_BUF
 
 cdef enum:
     FIRST_ROOM = 64 * 1024
@@ -224,11 +229,13 @@ cdef inline char *put_byte(char *at, char byte, bint ascii_only) noexcept:
 
 
 cdef int write_all(int file, const char *data, Py_ssize_t size) noexcept nogil:
-    """0, or an errno."""
+    """0, or an errno. A file that is appended to takes all at once; a pipe as much as PIPE_BUF, and of that it gets whole
+    lines, because other workers write to it, too."""
     cdef Py_ssize_t written
     cdef pollfd wanted
+    cdef bint is_pipe = is_fifo(file)
     while size > 0:
-        written = write(file, data, size)
+        written = write(file, data, lines_within(data, size, PIPE_BUF) if is_pipe else size)
         if written >= 0:
             data += written
             size -= written
@@ -239,3 +246,18 @@ cdef int write_all(int file, const char *data, Py_ssize_t size) noexcept nogil:
         elif errno != EINTR:
             return errno
     return 0
+
+
+cdef bint is_fifo(int file) noexcept nogil:
+    cdef struct_stat status
+    return fstat(file, &status) == 0 and S_ISFIFO(status.st_mode)
+
+
+cdef Py_ssize_t lines_within(const char *data, Py_ssize_t size, Py_ssize_t most) noexcept nogil:
+    """Bytes of the whole lines at the beginning that fit; `most` if not even one does."""
+    cdef Py_ssize_t end = most
+    if size <= most:
+        return size
+    while end > 0 and data[end - 1] != b"\n":
+        end -= 1
+    return end if end > 0 else most

@@ -36,6 +36,7 @@ cdef class Handler:
     cdef public bint wants_metadata
     cdef public bint essential
     cpdef object on_request(self, ServerCall call, bytes message)
+    cpdef object on_metadata(self, ServerCall call)
     cpdef object on_open(self, ServerCall call)
     cpdef object on_headers(self, ClientCall call)
     cpdef object on_message(self, Call call, bytes message)
@@ -378,11 +379,9 @@ cdef class PassedCall:
 
 
 cdef class Passage(Handler):
+    cdef object owner
     cdef public Channel channel
     cdef public bint holding  # others wait, so nobody overtakes them
     cdef readonly int64_t passed
     cpdef object take(self, object client, bytes path, bytes message, bint streams=*, object headers=*)
     cpdef bint pass_on(self, PassedCall passed) except -1
-    cpdef object on_waiting(self, PassedCall passed)
-    cpdef object on_withdrawn(self, PassedCall passed)
-    cpdef object on_broken(self, PassedCall passed, bint unprocessed)

@@ -8,7 +8,7 @@ connection. Every method below is to be called from the loop's thread.
 import asyncio
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, final
 
 from stateside._speedups.accesslog import AccessLog
 from stateside._speedups.histogram import Histogram
@@ -34,6 +34,8 @@ class Handler:
 
     def on_request(self, call: ServerCall, message: bytes) -> None:
         """Server, unary handler: the whole request."""
+    def on_metadata(self, call: ServerCall) -> None:
+        """Server, unary handler with `wants_metadata`: the request has some. Before `on_request`."""
     def on_open(self, call: ServerCall) -> None:
         """Server, streaming handler: request headers arrived."""
     def on_headers(self, call: ClientCall) -> None:
@@ -298,18 +300,27 @@ class PassedCall:
     def fail(self, status: int, message: str) -> None:
         """Give the client this status in place of an answer."""
 
+class PassageOwner(Protocol):
+    """What becomes of calls while there is no channel, and of those that broke off."""
+
+    def on_waiting(self, passed: PassedCall) -> None:
+        """The call cannot be sent now."""
+    def on_withdrawn(self, passed: PassedCall) -> None:
+        """The client of a call that was not sent is gone."""
+    def on_broken(self, passed: PassedCall, unprocessed: bool) -> None:
+        """The connection was lost before the call's answer. `unprocessed`: the other server surely never saw it."""
+
+@final
 class Passage(Handler):
     """Passes calls with one request message on to another server over `channel`, and the answers back as they are:
-    headers, messages, status, trailers; with the client's deadline, cancellation and back-pressure.
-
-    A subclass says what becomes of calls while there is no channel, and of those that broke off.
-    """
+    headers, messages, status, trailers; with the client's deadline, cancellation and back-pressure."""
 
     channel: Channel | None
     holding: bool
     """Calls wait for their turn: later ones wait too."""
     passed: int
     """Calls sent, each time."""
+    def __init__(self, owner: PassageOwner) -> None: ...
     def take(
         self,
         client: Any,
@@ -323,12 +334,6 @@ class Passage(Handler):
         number of messages may come back, each is given to the client at once. `headers`: sent along."""
     def pass_on(self, passed: PassedCall) -> bool:
         """Send a call that waited. False: still not possible."""
-    def on_waiting(self, passed: PassedCall) -> None:
-        """The call cannot be sent now."""
-    def on_withdrawn(self, passed: PassedCall) -> None:
-        """The client of a call that was not sent is gone."""
-    def on_broken(self, passed: PassedCall, unprocessed: bool) -> None:
-        """The connection was lost before the call's answer. `unprocessed`: the other server surely never saw it."""
 
 def live_objects() -> dict[str, int]:
     """Count of live Call, connection and queue objects of this process, for leak tests."""

@@ -66,6 +66,9 @@ cdef class Handler:
     cpdef object on_request(self, ServerCall call, bytes message):
         return None
 
+    cpdef object on_metadata(self, ServerCall call):
+        return None
+
     cpdef object on_open(self, ServerCall call):
         return None
 

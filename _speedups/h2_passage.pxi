@@ -22,7 +22,7 @@ cdef class PassedCall:
         if call is not None:
             call.cancel()
         else:
-            self.passage.on_withdrawn(self)
+            self.passage.owner.on_withdrawn(self)
 
     cpdef object fail(self, int status, str message):
         """The client hears this, and no more."""
@@ -43,8 +43,10 @@ cdef class PassedCall:
         return 0
 
 
+@cython.final
 cdef class Passage(Handler):
-    def __cinit__(self, *args, **kwargs):
+    def __init__(self, owner):
+        self.owner = owner
         self.wants_metadata = True
 
     cpdef object take(self, object client, bytes path, bytes message, bint streams=False, object headers=()):
@@ -61,7 +63,7 @@ cdef class Passage(Handler):
         else:
             client.context = passed
         if self.holding or not self.pass_on(passed):
-            self.on_waiting(passed)
+            self.owner.on_waiting(passed)
 
     cpdef bint pass_on(self, PassedCall passed) except -1:
         cdef ClientConnection conn
@@ -100,17 +102,6 @@ cdef class Passage(Handler):
         self.passed += 1
         return True
 
-    # --- what a subclass does ---
-
-    cpdef object on_waiting(self, PassedCall passed):
-        passed.fail(UNAVAILABLE, "the other server takes no call at present")
-
-    cpdef object on_withdrawn(self, PassedCall passed):
-        return None
-
-    cpdef object on_broken(self, PassedCall passed, bint unprocessed):
-        passed.fail(UNAVAILABLE, "the other server went away")
-
     # --- from the other server ---
 
     cpdef object on_headers(self, ClientCall call):
@@ -145,7 +136,7 @@ cdef class Passage(Handler):
             return
         if status == UNAVAILABLE and call.grpc_status == 0:
             passed.call = None
-            self.on_broken(passed, call.never_processed)
+            self.owner.on_broken(passed, call.never_processed)
             return
         passed.let_go()
         answer = passed.answer

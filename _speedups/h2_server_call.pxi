@@ -269,6 +269,8 @@ cdef class ServerCall(Call):
             if self.deadline != 0.0:
                 self.conn.context.arm(&self.timer, self.deadline)
         try:
+            if self.kept_headers is not None and self.handler.wants_metadata:
+                self.handler.on_metadata(self)
             self.handler.on_request(self, message)
         except BaseException:
             self.handler_failed("on_request")

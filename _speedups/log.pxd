@@ -34,9 +34,11 @@ cdef class Log:
     cdef size_t queue_bytes, record_bytes
     cdef uint32_t queue_appends, mark_limit
     cdef dict young_marks, old_marks
-    cdef uint64_t next_offset, stored_offset
+    cdef uint64_t next_offset
+    cdef readonly uint64_t stored_offset
     cdef readonly bint opened
     cdef readonly int state
+    cdef readonly uint64_t epoch  # of the latest claim through this object; 0: none
     cdef readonly uint64_t appends, events, values, batch_size_last, batch_size_max
     cdef readonly str identity
     cdef public object on_events  # called after a batch with events was stored and answered
@@ -47,6 +49,8 @@ cdef class Log:
     cdef int open_meta(self, MDB_txn* txn) except -1
     cdef bytes get_meta(self, MDB_txn* txn, bytes name)
     cdef int put_meta(self, MDB_txn* txn, bytes name, bytes value) except -1
+    cdef int try_meta(self, MDB_txn* txn, bytes name, bytes value) noexcept
+    cdef object write_claim(self, uint64_t number_of_shards)
 
     cdef Name name_of(self, str entity) except *
     cdef int take(self, str entity, Append* asked, list events, bytes snapshot, object waiter) except -1

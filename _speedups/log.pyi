@@ -38,6 +38,8 @@ class ErrorKind:
     """The entity keeps a value, events cannot be appended [sequence asked for, version]."""
     HAS_EVENTS: int
     """The entity keeps events, a value cannot be put [version asked for, last sequence]."""
+    OTHER_SHARDS: int
+    """Claimed with another number of shards than the store was made for [stored, asked for]."""
 
 Explain = Callable[[int, str | None, int, int], Exception]
 
@@ -55,6 +57,8 @@ class Log:
     """The same by the seconds from the hand-over to the commit."""
     used_bytes: int
     """Of the map: all pages that were ever written."""
+    stored_offset: int
+    """Behind the last record that was stored."""
     queue_bytes_now: int
     map_size: int
     identity: str
@@ -85,6 +89,10 @@ class Log:
     ) -> None: ...
     def open(self, loop: asyncio.AbstractEventLoop) -> None: ...
     async def close(self) -> None: ...
+    epoch: int
+    """Of the latest claim; 0: none. What is appended under epoch 0 is appended under this."""
+    def claim(self, number_of_shards: int) -> int:
+        """Raise the store's epoch, durably. Appends under a lower one are refused from now on."""
     def load(self, entity: str) -> tuple[int, int, bytes | None]:
         """Last sequence, snapshot sequence, snapshot; of a value: version, version, value or None (deleted)."""
     def read(self, entity: str, from_sequence: int, max_bytes: int) -> tuple[list[bytes], bool]:

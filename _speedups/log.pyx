@@ -17,6 +17,7 @@ from posix.unistd cimport read as read_fd
 
 from stateside._speedups.lmdb cimport (
     MDB_CREATE,
+    MDB_MAP_FULL,
     MDB_NOSYNC,
     MDB_NOTFOUND,
     MDB_NOTLS,
@@ -32,6 +33,7 @@ from stateside._speedups.lmdb cimport (
     mdb_env_set_mapsize,
     mdb_env_set_maxdbs,
     mdb_env_stat,
+    mdb_env_sync,
     mdb_get,
     mdb_put,
     mdb_reader_check,
@@ -49,6 +51,7 @@ from stateside._speedups.logreader cimport (
     HAS_EVENTS,
     HAS_VALUE,
     NO_SPACE,
+    OTHER_SHARDS,
     QUEUE,
     STALE,
     STORE,
@@ -66,6 +69,7 @@ from stateside._speedups.logwriter cimport (
     batch_free,
     batch_reserve,
     batch_reset,
+    grow_map,
     pthread_mutex_lock,
     pthread_mutex_unlock,
     writer_free,
@@ -108,6 +112,7 @@ class ErrorKind:
     STORE = 12
     HAS_VALUE = 13
     HAS_EVENTS = 14
+    OTHER_SHARDS = 15
 
 
 def error_text(int code):
@@ -264,6 +269,51 @@ cdef class Log:
         self.identity = self.get_meta(txn, b"identity").hex()
         return 0
 
+    def claim(self, uint64_t number_of_shards):
+        cdef int code = MDB_MAP_FULL
+        if not self.opened:
+            raise self.explain(CLOSED, None, 0, 0)
+        # The writer's thread may be about to write the index: it waits.
+        pthread_mutex_lock(&self.writer.txn_lock)
+        try:
+            epoch = self.write_claim(number_of_shards)
+            while epoch is None and grow_map(&self.writer) == 0:
+                epoch = self.write_claim(number_of_shards)
+            if epoch is not None:
+                code = 0 if self.writer.durability == DURABLE else mdb_env_sync(self.writer.env, 1)
+        finally:
+            pthread_mutex_unlock(&self.writer.txn_lock)
+        if code != 0:
+            raise self.explain(NO_SPACE, None, code, self.writer.map_size)
+        self.epoch = epoch
+        return epoch
+
+    cdef object write_claim(self, uint64_t number_of_shards):
+        # The new epoch; None: the map is full.
+        cdef MDB_txn* txn
+        cdef int code
+        self.check(mdb_txn_begin(self.writer.env, NULL, 0, &txn))
+        try:
+            shards = self.get_meta(txn, b"shards") or number_of_shards.to_bytes(8, "big")
+            if int.from_bytes(shards, "big") != number_of_shards:
+                raise self.explain(OTHER_SHARDS, None, int.from_bytes(shards, "big"), number_of_shards)
+            epoch = int.from_bytes(self.get_meta(txn, b"epoch") or b"", "big") + 1
+            code = self.try_meta(txn, b"shards", shards)
+            if code == 0:
+                code = self.try_meta(txn, b"epoch", epoch.to_bytes(8, "big"))
+        except BaseException:
+            mdb_txn_abort(txn)
+            raise
+        if code == 0:
+            code = mdb_txn_commit(txn)
+        else:
+            mdb_txn_abort(txn)
+        if code == MDB_MAP_FULL:
+            return None
+        if code != 0:
+            raise self.explain(NO_SPACE, None, code, self.writer.map_size)
+        return epoch
+
     cdef bytes get_meta(self, MDB_txn* txn, bytes name):
         cdef MDB_val key
         cdef MDB_val value
@@ -277,13 +327,16 @@ cdef class Log:
         return PyBytes_FromStringAndSize(<char*>value.mv_data, value.mv_size)
 
     cdef int put_meta(self, MDB_txn* txn, bytes name, bytes value) except -1:
+        return self.check(self.try_meta(txn, name, value))
+
+    cdef int try_meta(self, MDB_txn* txn, bytes name, bytes value) noexcept:
         cdef MDB_val key
         cdef MDB_val data
         key.mv_data = PyBytes_AS_STRING(name)
         key.mv_size = len(name)
         data.mv_data = PyBytes_AS_STRING(value)
         data.mv_size = len(value)
-        return self.check(mdb_put(txn, self.writer.meta, &key, &data, 0))
+        return mdb_put(txn, self.writer.meta, &key, &data, 0)
 
     # Reading.
 
@@ -372,8 +425,10 @@ cdef class Log:
         if batch.count > 0 and (batch.used + asked.size > self.queue_bytes or batch.count >= self.queue_appends):
             return self.explain(QUEUE, entity, batch.used, batch.count)
         mark = self.mark(entity, asked.name)
-        if asked.epoch < mark.head.epoch:
-            return self.explain(STALE, entity, asked.epoch, mark.head.epoch)
+        if asked.epoch == 0:
+            asked.epoch = self.epoch
+        if asked.epoch < self.epoch or asked.epoch < mark.head.epoch:
+            return self.explain(STALE, entity, asked.epoch, max(self.epoch, mark.head.epoch))
         return self.sequence_error(entity, asked, &mark.head)
 
     cdef object sequence_error(self, str entity, Append* asked, HeadMark* head):

@@ -21,6 +21,7 @@ cdef enum Kind:
     STORE = 12
     HAS_VALUE = 13
     HAS_EVENTS = 14
+    OTHER_SHARDS = 15
 
 # An entity id in UTF-8; the text itself is kept alive by the caller.
 cdef struct Name:

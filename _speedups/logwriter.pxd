@@ -118,6 +118,7 @@ cdef void arena_add(Arena* arena, const char* record, uint64_t offset) noexcept 
 cdef int writer_init(Writer* writer) noexcept nogil
 cdef void writer_free(Writer* writer) noexcept nogil
 cdef int adopt_map(Writer* writer) noexcept nogil
+cdef int grow_map(Writer* writer) noexcept nogil
 cdef void writer_submit(Writer* writer, Batch* batch) noexcept nogil
 cdef void writer_stop(Writer* writer) noexcept nogil
 cdef void writer_run(Writer* writer) noexcept nogil

@@ -50,6 +50,7 @@ WIDTH = 190
 EXIT_NOT_MEASURED = 1
 EXIT_USAGE = 2
 EXIT_MISSED = 3
+EXIT_INTERRUPTED = 130
 
 
 @dataclass(slots=True)
@@ -75,9 +76,9 @@ def main() -> int:
         return EXIT_USAGE
     setting = Setting(
         folder=options.data / f"data-{os.getpid()}",
-        seconds=options.seconds or (0.8 if options.quick else 2.0),
-        warmup=0.3 if options.quick else 0.5,
-        file_requests=40_000 if options.quick else 200_000,
+        seconds=options.seconds or (0.8 if options.quick else 1.8),
+        warmup=0.3 if options.quick else 0.4,
+        file_requests=40_000 if options.quick else 160_000,
     )
     if (busy := os.getloadavg()[0]) > BUSY_LOAD:
         console.print(f"[yellow]Others are at work on this machine (load {busy:.1f}): the figures will be rough.[/]")
@@ -85,6 +86,9 @@ def main() -> int:
     run = Run({name: [] for name in measurements})
     try:
         asyncio.run(measure_all(run, measurements, options.rounds, setting, console))
+    except KeyboardInterrupt:
+        console.print("[red]Interrupted; nothing was written.[/]")
+        return EXIT_INTERRUPTED
     finally:
         shutil.rmtree(setting.folder, ignore_errors=True)
     return finish(run, options, earlier, console)
@@ -96,7 +100,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is measured (default 3)")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work, roughly how fast")
-    parser.add_argument("--seconds", type=float, help="how long to count in each measurement (default 2)")
+    parser.add_argument("--seconds", type=float, help="how long to count in each measurement (default 1.8)")
     parser.add_argument("--only", action="append", choices=sorted(GROUPS), metavar="WORK", help=", ".join(GROUPS))
     parser.add_argument("--compare", type=Path, metavar="FILE", help="show ratios to the latest.json of an earlier run")
     parser.add_argument("--strict", action="store_true", help=f"end with status {EXIT_MISSED} when a target is missed")
@@ -128,8 +132,12 @@ async def measure_all(
         begun, watch = monotonic(), WeatherWatch()
         try:
             figures = await measure(name, measurements[name], setting)
-        except (MeasurementFailed, ProcessFailed, OSError, TimeoutError) as error:
-            run.problems[name] = f"{name}: {error or 'took too long'}"
+        except TimeoutError:
+            run.problems[name] = f"{name}: took too long"
+        except Exception as error:  # whatever it is, minutes of other figures must not be lost for it
+            expected = isinstance(error, MeasurementFailed | ProcessFailed | OSError)
+            run.problems[name] = f"{name}: {error if expected else repr(error)}"
+        if name in run.problems:
             progress.give_up(name)
             console.print(f"{progress.text():>18}  round {turn + 1}  {name:<18} failed", style="red")
             continue

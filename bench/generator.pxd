@@ -47,6 +47,7 @@ cdef class Generator:
     cdef list channels, idle
     cdef Command only
     cdef double total_weight
+    cdef Py_ssize_t next_channel
     cdef int64_t max_in_flight, to_begin, started_ns, scheduled
     cdef double interval
 

@@ -71,11 +71,10 @@ class Command:
 class Generator:
     """Calls until `stop`, or `count` of them. `on_done()` is called when the last one has ended.
 
-    rate 0: a closed loop, `in_flight` calls at all times, each timed from its beginning. Otherwise an open loop:
-    calls are due at a constant
-    rate per second whatever the server does, each is timed from when it was due, so that waiting for a stalled
-    server counts (no
-    coordinated omission); at most `in_flight` run at once, others begin late.
+    rate 0: a closed loop, `in_flight` calls at all times, each timed from its beginning; each channel has its share of
+    them, and the next call goes where one has ended. Otherwise an open loop: calls are due at a constant rate per
+    second whatever the server does, each is timed from when it was due, so that waiting for a stalled server counts (no
+    coordinated omission); at most `in_flight` run at once, others begin late; channels are used in turn.
     """
 
     commands: list[Command]

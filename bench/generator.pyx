@@ -327,6 +327,7 @@ cdef class Generator:
         """Open loop: begin what is due as far as there are places."""
         cdef int64_t now = now_ns()
         cdef int64_t due
+        cdef Slot slot
         while self.to_begin != 0 and not self.stopping:
             due = self.started_ns + <int64_t>(self.scheduled * self.interval)
             if due > now or not self.idle:
@@ -334,7 +335,10 @@ cdef class Generator:
             self.scheduled += 1
             if now - due > LATE_NS:
                 self.late += 1
-            self.begin(<Slot>self.idle.pop(), due)
+            slot = <Slot>self.idle.pop()
+            slot.channel = <Channel>self.channels[self.next_channel]
+            self.next_channel = self.next_channel + 1 if self.next_channel + 1 < len(self.channels) else 0
+            self.begin(slot, due)
         return 0
 
     cdef int go_on(self, Slot slot) except -1:

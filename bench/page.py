@@ -15,7 +15,13 @@ from stateside.bench.terminal import PROCESSES, QUANTILES, details
 
 CLOSED_LOOPS = ("direct", "relay", "hot", "relay_nginx", "relay_envoy", "relay_grpc_aio", "durable", "mixed")
 SWEEPS = ("sweep", "sweep_nghttpx", "sweep_grpc_aio", "sweep_direct")
-NOT_COMPARED = ("relay_grpc_aio", "relay_envoy", "storm", "hot_write", "endless")  # in the bars of CPU: they would make all others tiny
+NOT_COMPARED = (
+    "relay_grpc_aio",
+    "relay_envoy",
+    "storm",
+    "hot_write",
+    "endless",
+)  # in the bars of CPU: they would make all others tiny
 TILES = (
     ("read-only commands a second", ("relay", "calls_per_s"), ""),
     ("of proxy CPU for each", ("relay", "proxy_cpu_us"), "µs"),

@@ -48,8 +48,12 @@ REPLAY = "replay of a 100 k event entity, from command to answer"
 CART = "shopping cart through the Python support library"
 CART_JSON = "cart read as JSON over HTTP/1.1, 64 connections"
 MANY = "100 k active entities, 100 streams a connection"
+RELAYED = "command on the wrong of two workers, relayed to the other"
 TWO = "two workers, read-only command, half of them relayed"
 TWO_JSON = "two workers, cart read as JSON"
+SYNC = "durable write that waits for Postgres too, 1000 in flight"
+ASYNC = "asynchronous replication to Postgres"
+STORE = "durable write with Postgres as only store, 1000 in flight"
 IDLE = "idle proxy"
 START = "ready"
 
@@ -63,6 +67,7 @@ EVENT_WRITE = "durable write of an event"
 READ_ONLY = "read-only command"
 NOBODY = "direct call to the user function"
 ONE = "one worker"
+INSERTS = "asyncpg's single-row inserts, 16 connections"
 
 PER_S, CPU = "calls_per_s", "proxy_cpu_us"
 RATE_UNIT, CPU_UNIT = "commands/s", "µs proxy CPU"
@@ -164,12 +169,29 @@ TARGETS = [
     cost(CART_JSON, "cart_json", 0.7, ENVOY, "cart_envoy"),
     plain(CART, ("cart", "calls_per_core"), "commands/s a core", 20_000),
     plain(CART, ("cart", PER_S), RATE_UNIT),
+    Target(
+        RELAYED,
+        ("relayed", "relayed_cpu_us"),
+        CPU_UNIT,
+        2.2,
+        False,
+        True,
+        READ_ONLY,
+        ("relayed", "local_cpu_us"),
+    ),
     against(TWO_JSON, ("two_workers_json", PER_S), "requests/s", 1.5, ONE, "cart_json"),
     cost(TWO_JSON, "two_workers_json", None, ONE, "cart_json"),
     plain(TWO_JSON, ("two_workers_json", "capacity_per_s"), "requests/s with a core for each"),
     against(TWO, ("two_workers", PER_S), RATE_UNIT, None, ONE, "relay"),
     cost(TWO, "two_workers", None, ONE),
     plain(TWO, ("two_workers", "capacity_per_s"), "commands/s with a core for each"),
+    plain(SYNC, ("synced", PER_S), RATE_UNIT, 15_000),
+    against(SYNC, ("synced", PER_S), RATE_UNIT, 1.5, INSERTS, "single_rows", anchor_name="rows_per_s"),
+    plain(SYNC, ("synced", CPU), CPU_UNIT),
+    plain(SYNC, ("synced", "p99_us"), "µs p99"),
+    plain(ASYNC, ("replica_backlog", "events_per_s"), "events/s", 60_000),
+    plain(ASYNC, ("replica_lag", "lag_s"), "s behind at 20 k events/s", 1, at_least=False),
+    against(STORE, ("postgres_store", PER_S), RATE_UNIT, None, INSERTS, "single_rows", anchor_name="rows_per_s"),
     plain(MANY, ("entities", "active"), "entities", 100_000),
     plain(MANY, ("entities", "kept_active"), "served a 2nd command", 100_000),
     plain(MANY, ("entities", "bytes_each"), "B proxy memory each", 4_000, at_least=False),
@@ -206,6 +228,11 @@ LABELS = {
     "mixed": "mixed 75/25",
     "value": "value",
     "crdt": "CRDT counter",
+    "relayed": "half of them relayed",
+    "synced": "synchronous Postgres",
+    "postgres_store": "Postgres as store",
+    "replica_backlog": "replication",
+    "replica_lag": "replication at 20 k/s",
     "storm": "activation storm",
     "cart": "cart in Python",
     "cart_json": "JSON",

@@ -32,7 +32,7 @@ def open_journal(
         from stateside.journal.postgres import PostgresJournal, PostgresSettings
 
         known = _known(settings, set(PostgresSettings.__dataclass_fields__), url)
-        return PostgresJournal(url, durability, PostgresSettings(**known))  # type: ignore[arg-type]
+        return PostgresJournal(url, durability, PostgresSettings(**known), on_broken)  # type: ignore[arg-type]
     raise ValueError(f"journal {url!r} is unknown: memory:, lmdb:<directory> or postgresql://... is possible")
 
 

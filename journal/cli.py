@@ -17,6 +17,7 @@ from typing import IO, Any
 import click
 
 from stateside.journal.anyvalue import split_any
+from stateside.journal.cli_promote import promote_command
 from stateside.journal.compact import compact_in_place, compact_to
 from stateside.journal.contract import Durability, JournalError
 from stateside.journal.format import Damaged, Record
@@ -288,6 +289,9 @@ def compact(destination: Path | None, in_place: bool, path: Path) -> None:
         raise click.UsageError("say where to: DESTINATION, or --in-place")
     before, after = compact_in_place(path) if destination is None else compact_to(path, destination)
     click.echo(f"{before} bytes before, {after} bytes after")
+
+
+journal.add_command(promote_command)
 
 
 @contextmanager

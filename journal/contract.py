@@ -10,7 +10,8 @@ Promises, tested once against every store (tests/unit/test_journal_contract.py):
 - An append is atomic and, when `on_appended(None)` is called, as durable as the journal's `durability` says.
 - Sequences are dense: an append whose `first_sequence` is not the last one + 1 is refused (`SequenceTaken`).
 - An epoch lower than the highest one seen for the entity is refused (`StaleEpoch`), and so is one lower than that
-  of the latest `claim` to its shard: who lost a shard cannot write to it, however late it wakes up.
+  of the latest `claim` to its shard: who lost a shard cannot write to it, however late it wakes up. Epoch 0 stands for
+  that of the journal object's own latest claim, so callers that have one owner's journal need not know it.
 - Events are read in order; a snapshot never covers an event that is not stored.
 - A record whose checksum does not fit is reported for that entity (`Corrupt`); others are not affected.
 - Appends have an order over all entities, and `read_log` gives their events in it. What was acknowledged is there;
@@ -154,12 +155,16 @@ class Journal(ABC):
     async def close(self) -> None:
         """Finish pending appends, flush, release."""
 
+    @abstractmethod
     async def claim(self, shards: Collection[int], number_of_shards: int) -> int:
         """Own `shards` (journal.sharding) from now on. The answer is the epoch to append under: higher than any that
-        was given before. It is durable before this returns, and from then on appends to entities of these shards under a
-        lower epoch are refused, whoever asks for them. Raises JournalError if the store was made for another number
-        of shards."""
-        raise NotImplementedError
+        was given before. It is durable before this returns, and from then on appends to entities of these shards under
+        a lower epoch are refused, whoever asks for them. What this object appends under epoch 0 is appended under the
+        latest epoch it claimed. The number of shards is kept with the first claim; JournalError for another one.
+
+        A store that one process has at a time (memory, LMDB) belongs to its latest claimant as a whole. When a shared
+        one refuses what was appended under an object's own claim, it tells `on_broken`, once: somebody else claimed
+        the shards, and what this process remembers of its entities is out of date."""
 
     @abstractmethod
     def load(self, entity: str, waiter: Waiter) -> None:

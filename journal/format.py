@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import xxhash
 
@@ -92,8 +93,9 @@ def unpack_offset(data: bytes) -> int:
     return int.from_bytes(data, "big")
 
 
-def index_key(entity: str, sequence: int) -> bytes:
-    return entity.encode() + b"\xff" + _U64.pack(sequence)
+def index_key(entity: str | bytes, sequence: int) -> bytes:
+    name = entity if isinstance(entity, bytes) else entity.encode()
+    return name + b"\xff" + _U64.pack(sequence)
 
 
 def pack_value_entry(offset: int, version: int) -> bytes:
@@ -124,6 +126,29 @@ def parse_header(data: bytes, offset: int) -> Header:
     return Header(_decode(data[_HEADER.size : end]), first, count, epoch, is_value, is_deleted)
 
 
+class Peeked(NamedTuple):
+    """What a record's header says, unchecked. A value's version is its first sequence."""
+
+    entity: bytes
+    first_sequence: int
+    event_count: int
+    is_value: bool
+
+
+def peek(data: bytes) -> Peeked:
+    """The header of a record that was checked before."""
+    _, _, _, flags, size, count, first, _ = _HEADER.unpack_from(data)
+    return Peeked(data[_HEADER.size : _HEADER.size + size], first, count, flags & _FLAG_VALUE != 0)
+
+
+def require_fit(data: bytes, offset: int) -> None:
+    """Raise Damaged unless the record fits its checksum."""
+    if xxhash.xxh3_64_intdigest(data[8:], offset) != int.from_bytes(data[:8], "little"):
+        head = peek(data)
+        entity = head.entity.decode(errors="replace")
+        raise Damaged(entity, head.first_sequence, f"record at offset {offset} does not fit its checksum")
+
+
 def parse_record(data: bytes, offset: int) -> Record:
     """The checked record at `offset`."""
     header = parse_header(data, offset)
@@ -140,6 +165,19 @@ def parse_record(data: bytes, offset: int) -> Record:
         raise Damaged(header.entity, header.first_sequence, f"record at offset {offset} has impossible lengths")
     first, flags = header.first_sequence, (header.is_value, header.is_deleted)
     return Record(offset, header.entity, first, header.epoch, events, *flags)
+
+
+def seal_record(record: bytes, entity_size: int, offset: int) -> bytes:
+    """The record as it is to be stored at `offset`, with the checksums of that place."""
+    header_check = xxhash.xxh3_64_intdigest(record[12 : _HEADER.size + entity_size], offset) & 0xFFFFFFFF
+    checked = header_check.to_bytes(4, "little") + record[12:]
+    return xxhash.xxh3_64_intdigest(checked, offset).to_bytes(8, "little") + checked
+
+
+def value_record(entity: bytes, version: int, epoch: int, value: bytes) -> bytes:
+    """The record of a value, still to be sealed."""
+    header = _HEADER.pack(0, 0, RECORD_VERSION, _FLAG_VALUE, len(entity), 1, version, epoch)
+    return header + entity + len(value).to_bytes(4, "little") + value
 
 
 def parse_snapshot(entity: str, data: bytes) -> Snapshot:

@@ -10,7 +10,9 @@ APPEND_OFFSETS = 1 << 24  # offsets of the log set aside for each append: it has
 # Ids of what the proxy keeps for itself begin with it, behind an empty persistence id. Of their events, those before
 # the one that a snapshot covers are nobody's history, and `compact` may leave them out.
 INTERNAL = "|"
+CRDT_PREFIX = "|crdt|"  # before the persistence id and the key of a replicated state
 MAX_ENTITY_BYTES = 480  # an index key is the entity + 9 bytes, and LMDB keys end at 511
+MOVED_ENTITY = "|moved|"  # a value at the end of a log from which events were moved away; an export leaves it out
 NODE_ENTITY = "|node|"  # a value that says whose journal this is; an export leaves it out
 
 
@@ -22,6 +24,14 @@ def entity_error(entity: str) -> JournalError | None:
     if size > MAX_ENTITY_BYTES:
         return TooLarge(f"entity id {entity[:40]!r}... has {size} bytes, at most {MAX_ENTITY_BYTES} are possible")
     return None
+
+
+def shards_error(where: str, kept: int, asked: int) -> JournalError:
+    """What to say to a claim with another number of shards than the store was made for."""
+    return JournalError(
+        f"{where}: it was made for {kept} shards, not {asked}: set number_of_shards = {kept}; "
+        "`stateside journal copy` into a new journal can change the number"
+    )
 
 
 def check_append(first_sequence: int, events: Sequence[bytes], snapshot: bytes | None) -> None:

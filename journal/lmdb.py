@@ -10,7 +10,7 @@ import asyncio
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -34,6 +34,7 @@ from stateside.journal.contract import (
     TooLarge,
     Waiter,
 )
+from stateside.journal.limits import shards_error
 
 DATA_FILE = "data.mdb"
 LOCK_FILE = "journal.lock"
@@ -111,6 +112,9 @@ class LmdbJournal(Journal):
     async def close(self) -> None:
         await self.log.close()
         self._unlock()
+
+    async def claim(self, shards: Collection[int], number_of_shards: int) -> int:
+        return self.log.claim(number_of_shards)
 
     @property
     def writable(self) -> bool:
@@ -195,6 +199,8 @@ class LmdbJournal(Journal):
 
     def _explain(self, kind: int, entity: str | None, a: int, b: int) -> JournalError:
         """The engine's numbers in words; see ErrorKind."""
+        if kind == ErrorKind.OTHER_SHARDS:
+            return shards_error(f"journal {self.path}", a, b)
         make, text = _ERRORS[kind]
         where = f"journal {self.path}" if entity is None else f"{entity[:200]}"
         code = error_text(a) if kind in _WITH_CODE else ""
@@ -257,10 +263,10 @@ def _advice(kind: int, code: int) -> str:
     return _ADVICE.get(code, "") if kind in (ErrorKind.FULL, ErrorKind.STORE) else ""
 
 
-def lock_directory(path: Path) -> IO[str]:
+def lock_directory(path: Path, name: str = LOCK_FILE) -> IO[str]:
     """Keep other writers away from the journal in `path` as long as the returned file is open."""
     # Opened for appending: the words of the present owner must survive the attempt.
-    file = open(path / LOCK_FILE, "a+", encoding="ascii")  # noqa: SIM115
+    file = open(path / name, "a+", encoding="ascii")  # noqa: SIM115
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

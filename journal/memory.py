@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from stateside.journal.contract import (
     Durability,
@@ -34,6 +34,7 @@ from stateside.journal.limits import (
     check_read,
     check_read_log,
     entity_error,
+    shards_error,
 )
 
 SCAN_APPENDS = 1000  # appends looked at in one read of the log
@@ -53,6 +54,8 @@ class MemoryJournal(Journal):
         self._max_bytes = max_bytes
         self._entities: dict[str, _Entity] = {}
         self._order: dict[int, tuple[str, int, int]] = {}  # of each append: entity, first sequence, number of events
+        self._epoch = 0  # of the latest claim
+        self._number_of_shards = 0  # not known before it
         self._end = 0  # number of the next append
         self._told = 0  # events when the listeners were told last
         self._answers: list[tuple[Waiter, JournalError | None]] = []
@@ -64,6 +67,13 @@ class MemoryJournal(Journal):
     async def close(self) -> None:
         self._answer()
         self._loop = None
+
+    async def claim(self, shards: Collection[int], number_of_shards: int) -> int:
+        if self._number_of_shards not in (0, number_of_shards):
+            raise shards_error("the journal in memory", self._number_of_shards, number_of_shards)
+        self._number_of_shards = number_of_shards
+        self._epoch += 1
+        return self._epoch
 
     @property
     def writable(self) -> bool:
@@ -126,6 +136,7 @@ class MemoryJournal(Journal):
         epoch: int = 0,
     ) -> None:
         check_append(first_sequence, events, snapshot)
+        epoch = epoch or self._epoch
         error = self._refusal(entity, first_sequence, epoch, keeps_value=False)
         if error is None:
             self._store(entity, events, snapshot, epoch)
@@ -145,6 +156,7 @@ class MemoryJournal(Journal):
 
     def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
         check_put(version)
+        epoch = epoch or self._epoch
         error = self._refusal(entity, version, epoch, keeps_value=True)
         if error is None:
             self._store_value(entity, version, value, epoch)
@@ -155,8 +167,9 @@ class MemoryJournal(Journal):
             return error
         found = self._entities.get(entity)
         last = found.last_sequence if found else 0
-        if found and epoch < found.epoch:
-            return StaleEpoch(f"{entity}: epoch {epoch} is over, the entity is owned under epoch {found.epoch}")
+        owned = max(self._epoch, found.epoch if found else 0)
+        if epoch < owned:
+            return StaleEpoch(f"{entity}: epoch {epoch} is over, the entity is owned under epoch {owned}")
         if found and found.keeps_value != keeps_value:
             kept, asked = ("a value", "events") if found.keeps_value else ("events", "a value")
             return SequenceTaken(f"{entity}: it keeps {kept} (the last is {last}), and never {asked} beside")

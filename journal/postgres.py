@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -19,6 +19,7 @@ from uuid import uuid4
 import asyncpg
 
 from stateside.journal import postgres_schema as schema
+from stateside.journal import postgres_standby as standby
 from stateside.journal.contract import (
     Durability,
     Full,
@@ -33,8 +34,17 @@ from stateside.journal.contract import (
     TooLarge,
     Waiter,
 )
-from stateside.journal.limits import check_append, check_list, check_put, check_read, check_read_log, entity_error
+from stateside.journal.limits import (
+    check_append,
+    check_list,
+    check_put,
+    check_read,
+    check_read_log,
+    entity_error,
+    shards_error,
+)
 from stateside.journal.postgres_batch import EVENTS, RESTORED, VALUE, Append, Batch, Outcome
+from stateside.journal.sharding import EntityShards
 
 SCAN_OFFSETS = 100_000  # of the log looked at in one read
 LOG_PAGE_BYTES = 1 << 20
@@ -43,7 +53,7 @@ MAX_FORGETS = 10_000  # entities whose covered events wait to be deleted
 LARGEST = 1 << 29  # Postgres ends at 1 GB for a whole message; one append has to stay well below
 # What a server answers when it has no space.
 _FULL = (asyncpg.DiskFullError, asyncpg.OutOfMemoryError)
-_LOST = (
+LOST = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -69,10 +79,19 @@ class PostgresSettings:
 
 
 class PostgresJournal(Journal):
-    """A journal in the database that `dsn` (postgresql://user:password@host:port/database) names."""
+    """A journal in the database that `dsn` (postgresql://user:password@host:port/database) names.
+
+    `on_broken` is called once, when somebody else has claimed what this one did: the process must stop.
+    """
+
+    is_shared = True
 
     def __init__(
-        self, dsn: str, durability: Durability = Durability.DURABLE, settings: PostgresSettings | None = None
+        self,
+        dsn: str,
+        durability: Durability = Durability.DURABLE,
+        settings: PostgresSettings | None = None,
+        on_broken: Callable[[JournalError], None] | None = None,
     ) -> None:
         super().__init__()
         self.dsn = dsn
@@ -80,6 +99,9 @@ class PostgresJournal(Journal):
         self.settings = settings or PostgresSettings()
         self.appends = self.events = self.batches = self.reconnects = 0
         self.queued_bytes = 0
+        self.epoch = 0  # of the latest claim
+        self.on_broken = on_broken
+        self._shards: EntityShards | None = None  # their number is not known
         self._writer = uuid4()
         self._waiting: deque[Append] = deque()
         self._wake = asyncio.Event()
@@ -98,6 +120,8 @@ class PostgresJournal(Journal):
         try:
             self._connection = await self._connect()
             await schema.migrate(self._connection, self.settings.schema)
+            await standby.enter_as_journal(self._connection, self.settings.schema)
+            self._know_shards(await self._connection.fetchval(schema.NUMBER_OF_SHARDS))
             self._pool = await asyncpg.create_pool(
                 self.dsn,
                 min_size=1,
@@ -105,8 +129,9 @@ class PostgresJournal(Journal):
                 timeout=self.settings.connect_timeout,
                 server_settings=self._server_settings(),
             )
-        except (*_LOST, asyncpg.PostgresError, TimeoutError, ValueError) as error:
-            raise JournalError(f"journal in Postgres: cannot be opened: {_said(error)}") from error
+            await self._follow(self._connection)
+        except (*LOST, asyncpg.PostgresError, TimeoutError, ValueError) as error:
+            raise JournalError(f"journal in Postgres: cannot be opened: {said(error)}") from error
         self._writing = asyncio.create_task(self._write())
 
     async def close(self) -> None:
@@ -120,6 +145,18 @@ class PostgresJournal(Journal):
             await self._pool.close()
         await self._hang_up()
 
+    async def claim(self, shards: Collection[int], number_of_shards: int) -> int:
+        [row] = await self._fetch(schema.CLAIM, sorted(shards), number_of_shards)
+        if row["claim"] < 0:
+            where = f"journal in Postgres, schema {self.settings.schema!r}"
+            raise shards_error(where, -row["claim"], number_of_shards)
+        self._know_shards(number_of_shards)
+        self.epoch = row["claim"]
+        return self.epoch
+
+    def _know_shards(self, number: int | None) -> None:
+        self._shards = EntityShards(number) if number else None
+
     @property
     def writable(self) -> bool:
         return self._connection is not None and not self._closing
@@ -128,6 +165,21 @@ class PostgresJournal(Journal):
         return await asyncpg.connect(
             self.dsn, timeout=self.settings.connect_timeout, server_settings=self._server_settings()
         )
+
+    async def _follow(self, connection: asyncpg.Connection[Any]) -> None:
+        """Hear of events of other processes, and of those that they stored before this moment."""
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout):
+                await connection.add_listener(standby.channel_of(self.settings.schema), self._on_notified)
+        except BaseException:
+            connection.terminate()
+            raise
+        self._tell_listeners()
+
+    def _on_notified(self, connection: object, pid: int, channel: str, payload: object) -> None:
+        """Events were committed. Of our own, whoever waits for them has been told."""
+        if self._connection is not None and pid != self._connection.get_server_pid():
+            self._tell_listeners()
 
     def _server_settings(self) -> dict[str, str]:
         committed = "on" if self.durability == Durability.DURABLE else "off"
@@ -148,7 +200,7 @@ class PostgresJournal(Journal):
         if connection is not None:
             try:
                 await connection.close(timeout=self.settings.connect_timeout)
-            except (*_LOST, TimeoutError):
+            except (*LOST, TimeoutError):
                 connection.terminate()
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -163,11 +215,17 @@ class PostgresJournal(Journal):
         epoch: int = 0,
     ) -> None:
         check_append(first_sequence, events, snapshot)
+        epoch = epoch or self._epoch_of(entity)
         self._enqueue(Append(entity, EVENTS, first_sequence, events, snapshot is not None, snapshot, epoch, waiter))
 
     def put(self, entity: str, version: int, value: bytes | None, waiter: Waiter, epoch: int = 0) -> None:
         check_put(version)
+        epoch = epoch or self._epoch_of(entity)
         self._enqueue(Append(entity, VALUE, version, (), True, value, epoch, waiter))
+
+    def _epoch_of(self, entity: str) -> int:
+        """What is in no shard is written by whoever needs it, and so under no epoch."""
+        return self.epoch if self._shards is not None and self._shards.shard(entity) is not None else 0
 
     def forget(self, entity: str, through: int) -> None:
         if len(self._forgets) < MAX_FORGETS:  # others stay: they only take room
@@ -180,7 +238,7 @@ class PostgresJournal(Journal):
             async with asyncio.timeout(self.settings.write_timeout):
                 if self._connection is not None:
                     await self._connection.execute(schema.FORGET, list(forgets), list(forgets.values()))
-        except (*_LOST, TimeoutError):
+        except (*LOST, TimeoutError):
             self._disconnect()
             await self._reconnect()
         except asyncpg.PostgresError as error:
@@ -189,7 +247,7 @@ class PostgresJournal(Journal):
 
     def restore(self, entity: str, version: int, value: bytes | None, waiter: Waiter) -> None:
         """Like `put` of a value saved elsewhere: versions between the stored one and this may be missing."""
-        self._enqueue(Append(entity, RESTORED, version, (), True, value, 0, waiter))
+        self._enqueue(Append(entity, RESTORED, version, (), True, value, self._epoch_of(entity), waiter))
 
     def _enqueue(self, append: Append) -> None:
         error = entity_error(append.entity) or self._refusal(append)
@@ -238,7 +296,7 @@ class PostgresJournal(Journal):
             async with asyncio.timeout(self.settings.write_timeout):
                 refusals = await self._store(batch)
         except _FULL as error:
-            self._fail(batch, Full(f"Postgres has no space: {_said(error)}"))
+            self._fail(batch, Full(f"Postgres has no space: {said(error)}"))
         except TimeoutError:
             self._disconnect()  # whatever comes of the batch, nothing is to follow it before that is known
             limit = f"write_timeout ({self.settings.write_timeout:g} s)"
@@ -248,7 +306,7 @@ class PostgresJournal(Journal):
             self._fail_waiting(JournalError("there is no connection to Postgres; try again"))
             await self._reconnect()
         except asyncpg.PostgresError as error:
-            self._fail(batch, JournalError(f"Postgres refused the batch: {_said(error)}"))
+            self._fail(batch, JournalError(f"Postgres refused the batch: {said(error)}"))
         else:
             self._stored(batch.outcome(refusals))
 
@@ -258,6 +316,9 @@ class PostgresJournal(Journal):
         self._waiting.extendleft(reversed(outcome.again))
         self.queued_bytes += sum(append.size for append in outcome.again)
         self._answer(outcome.answers)
+        if self.epoch in outcome.stale and self.epoch and self.on_broken is not None:
+            tell, self.on_broken = self.on_broken, None
+            tell(outcome.stale[self.epoch])
         if outcome.events:
             self._tell_listeners()
 
@@ -270,17 +331,19 @@ class PostgresJournal(Journal):
             assert connection is not None
             try:
                 refusals: Sequence[int] = await connection.fetchval(
-                    schema.APPEND, self._writer, batch.number, *batch.arguments()
+                    schema.APPEND, self._writer, batch.number, *batch.arguments(self._shards)
                 )
                 return refusals
-            except _LOST:
+            except LOST:
                 self._disconnect()
 
     async def _reconnect(self) -> None:
         while not self._closing:
             try:
-                self._connection = await self._connect()
-            except (*_LOST, asyncpg.PostgresError, TimeoutError):
+                connection = await self._connect()
+                await self._follow(connection)
+                self._connection = connection
+            except (*LOST, asyncpg.PostgresError, TimeoutError):
                 await asyncio.sleep(self.settings.retry_interval)
             else:
                 self.reconnects += 1
@@ -393,11 +456,11 @@ class PostgresJournal(Journal):
                 async with asyncio.timeout(self.settings.read_timeout):
                     rows: list[Any] = await self._pool.fetch(query, *arguments)
                     return rows
-            except _LOST as error:
+            except LOST as error:
                 if last_try:
-                    raise JournalError(f"Postgres cannot be read: {_said(error)}") from error
+                    raise JournalError(f"Postgres cannot be read: {said(error)}") from error
             except (asyncpg.PostgresError, TimeoutError) as error:
-                raise JournalError(f"Postgres cannot be read: {_said(error)}") from error
+                raise JournalError(f"Postgres cannot be read: {said(error)}") from error
         raise AssertionError("the second try either answers or fails")
 
 
@@ -409,6 +472,6 @@ def _text_of(entity: bytes) -> str:
     return entity.decode("utf-8", "surrogatepass")
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """On one line."""
     return " ".join(str(error).split()) or type(error).__name__

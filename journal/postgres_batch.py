@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stateside.journal.contract import JournalError, SequenceTaken, StaleEpoch, Waiter
+from stateside.journal.sharding import EntityShards
 
 EVENTS, VALUE, RESTORED = 0, 1, 2
 
@@ -62,11 +63,13 @@ class Group:
 
 @dataclass(slots=True)
 class Outcome:
-    """Who is answered with what, what has to be tried again, and how many events were stored."""
+    """Who is answered with what, what has to be tried again, how many events were stored, and under which epochs
+    something was refused because another one owns it."""
 
     answers: list[tuple[Waiter, JournalError | None]]
     again: list[Append]
     events: int
+    stale: dict[int, StaleEpoch] = field(default_factory=dict)
 
 
 class Batch:
@@ -95,8 +98,8 @@ class Batch:
             self.size += append.size
         waiting.extendleft(reversed(left))
 
-    def arguments(self) -> tuple[Any, ...]:
-        """Of the function `append`, behind writer and batch."""
+    def arguments(self, shards: EntityShards | None) -> tuple[Any, ...]:
+        """Of the function `append`, behind writer and batch. shards: None if their number is not known."""
         groups = list(self.groups.values())
         events = [
             (place, append.first + index, event)
@@ -115,6 +118,7 @@ class Batch:
             [place for place, _, _ in events],
             [sequence for _, sequence, _ in events],
             [event for _, _, event in events],
+            [None if shards is None else _place(shards.shard(name)) for name in self.groups],
         )
 
     def outcome(self, refusals: Sequence[int]) -> Outcome:
@@ -125,12 +129,19 @@ class Batch:
         for place, group in enumerate(self.groups.values(), 1):
             first, *others = group.appends
             if place in refused:
-                outcome.answers.append((first.waiter, explain(first, *refused[place])))
+                error = explain(first, *refused[place])
+                if isinstance(error, StaleEpoch):
+                    outcome.stale[first.epoch] = error
+                outcome.answers.append((first.waiter, error))
                 outcome.again.extend(others)
             else:
                 outcome.answers.extend((append.waiter, None) for append in group.appends)
                 outcome.events += sum(len(append.events) for append in group.appends)
         return outcome
+
+
+def _place(shard: int | None) -> int:
+    return -1 if shard is None else shard
 
 
 def explain(append: Append, last: int, epoch: int, keeps_value: int) -> JournalError:

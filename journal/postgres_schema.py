@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from stateside.journal import postgres_standby
 from stateside.journal.contract import JournalError
 
 # Taken while the schema is looked at and changed: only one process does that.
@@ -104,10 +105,102 @@ BEGIN
 END $$;
 """
 
-# Numbered from 1. What was released is never changed: a change is another migration.
-MIGRATIONS: tuple[str, ...] = (_FIRST,)
+# Shards and their owners' epochs. `log.epoch` is the highest epoch that was ever given or used; its row is locked by
+# claims as it is by batches, so a claim and a batch under way follow one another.
+_SHARDS = """
+ALTER TABLE log ADD COLUMN epoch bigint NOT NULL DEFAULT 0, ADD COLUMN number_of_shards int;
+UPDATE log SET epoch = (SELECT coalesce(max(epoch), 0) FROM entities);
+CREATE TABLE shards (shard int PRIMARY KEY, epoch bigint NOT NULL);
 
-APPEND = "SELECT append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+-- The new epoch. Negative: the number of shards that the store was made for, which is another one.
+CREATE FUNCTION claim(in_shards int[], in_number_of_shards int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    kept record;
+BEGIN
+    PERFORM set_config('synchronous_commit', 'on', true);
+    SELECT l.epoch, l.number_of_shards INTO kept FROM log l FOR UPDATE;
+    IF kept.number_of_shards <> in_number_of_shards THEN
+        RETURN -kept.number_of_shards;
+    END IF;
+    UPDATE log SET epoch = kept.epoch + 1, number_of_shards = in_number_of_shards;
+    INSERT INTO shards SELECT shard, kept.epoch + 1 FROM unnest(in_shards) AS s(shard)
+    ON CONFLICT (shard) DO UPDATE SET epoch = excluded.epoch;
+    RETURN kept.epoch + 1;
+END $$;
+
+DROP FUNCTION append(
+    uuid, bigint, bytea[], bigint[], bigint[], bigint[], smallint[], bigint[], bytea[], int[], bigint[], bytea[]
+);
+
+-- As before, and in_shards has the shard of each group: -1 for an entity that is in none, NULL if the writer does not
+-- know how many there are. The third number of a refusal is the lowest epoch that would be taken.
+CREATE FUNCTION append(
+    in_writer uuid, in_batch bigint,
+    in_entities bytea[], in_firsts bigint[], in_lasts bigint[], in_epochs bigint[], in_kinds smallint[],
+    in_snapshot_sequences bigint[], in_snapshots bytea[],
+    in_event_groups int[], in_event_sequences bigint[], in_events bytea[], in_shards int[]
+) RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    done record;
+    kept record;
+    refusals bigint[];
+    refused bigint[];
+BEGIN
+    SELECT l.next_offset, CASE WHEN l.number_of_shards IS NULL THEN 0 ELSE l.epoch END AS owned
+    INTO kept FROM log l FOR UPDATE;
+    SELECT w.batch, w.refusals INTO done FROM writers w WHERE w.writer = in_writer;
+    IF done.batch >= in_batch THEN
+        RETURN done.refusals;
+    END IF;
+
+    SELECT coalesce(array_agg(n ORDER BY g.place, n_place), '{}'), coalesce(array_agg(DISTINCT g.place), '{}')
+    INTO refusals, refused
+    FROM unnest(in_entities, in_firsts, in_epochs, in_kinds, in_shards) WITH ORDINALITY
+        AS g(entity, first, epoch, kind, shard, place)
+    LEFT JOIN entities e ON e.entity = g.entity
+    LEFT JOIN shards s ON s.shard = g.shard
+    CROSS JOIN LATERAL (
+        SELECT greatest(e.epoch, s.epoch, CASE WHEN g.shard IS NULL THEN kept.owned ELSE 0 END) AS epoch
+    ) AS owned
+    CROSS JOIN LATERAL unnest(ARRAY[
+        g.place, coalesce(e.last_sequence, 0), owned.epoch, coalesce(e.keeps_value, false)::int::bigint
+    ]) WITH ORDINALITY AS numbers(n, n_place)
+    WHERE owned.epoch > g.epoch
+       OR e.keeps_value <> (g.kind > 0)
+       OR CASE WHEN g.kind = 2 THEN g.first <= coalesce(e.last_sequence, 0)
+               ELSE g.first <> coalesce(e.last_sequence, 0) + 1 END;
+
+    INSERT INTO entities AS e
+    SELECT g.entity, g.last, g.epoch, g.kind > 0, g.snapshot_sequence, g.snapshot
+    FROM unnest(in_entities, in_lasts, in_epochs, in_kinds, in_snapshot_sequences, in_snapshots) WITH ORDINALITY
+        AS g(entity, last, epoch, kind, snapshot_sequence, snapshot, place)
+    WHERE g.place <> ALL (refused)
+    ON CONFLICT (entity) DO UPDATE SET
+        last_sequence = excluded.last_sequence,
+        epoch = excluded.epoch,
+        snapshot = CASE WHEN excluded.snapshot_sequence > 0 THEN excluded.snapshot ELSE e.snapshot END,
+        snapshot_sequence = CASE WHEN excluded.snapshot_sequence > 0 THEN excluded.snapshot_sequence
+                                 ELSE e.snapshot_sequence END;
+
+    INSERT INTO events
+    SELECT in_entities[v.in_group], v.sequence, kept.next_offset + v.place - 1, in_epochs[v.in_group], v.event
+    FROM unnest(in_event_groups, in_event_sequences, in_events) WITH ORDINALITY AS v(in_group, sequence, event, place)
+    WHERE v.in_group <> ALL (refused);
+
+    UPDATE log l SET next_offset = kept.next_offset + coalesce(array_length(in_events, 1), 0),
+        epoch = greatest(l.epoch, (SELECT max(epoch) FROM unnest(in_epochs) AS used(epoch)));
+    INSERT INTO writers VALUES (in_writer, in_batch, refusals)
+    ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, refusals = excluded.refusals, seen = now();
+    RETURN refusals;
+END $$;
+"""
+
+# Numbered from 1. What was released is never changed: a change is another migration.
+MIGRATIONS: tuple[str, ...] = (_FIRST, _SHARDS, postgres_standby.MIGRATION)
+
+APPEND = "SELECT append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+CLAIM = "SELECT claim($1, $2)"
+NUMBER_OF_SHARDS = "SELECT number_of_shards FROM log"
 LOAD = "SELECT entity, last_sequence, snapshot_sequence, snapshot FROM entities WHERE entity = ANY($1)"
 # Events of one entity from $2 on: the first, and those that fit into $3 bytes; as many rows as $4 at most. With each,
 # the last sequence of the entity.

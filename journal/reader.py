@@ -58,6 +58,8 @@ class Meta:
     identity: str
     indexed: int
     end: int  # offset behind the last record
+    number_of_shards: int  # 0: nobody has claimed it
+    epoch: int
 
 
 @dataclass(slots=True)
@@ -276,7 +278,8 @@ def _read_meta(txn: lmdb.Transaction[bytes], meta: lmdb._Database, log: lmdb._Da
     with txn.cursor(log) as cursor:
         end = unpack_offset(cursor.key()) + 1 if cursor.last() else 0
     identity = (txn.get(b"identity", db=meta) or b"").hex()
-    return Meta(version, identity, unpack_offset(txn.get(b"indexed", db=meta) or b""), end)
+    numbers = {name: unpack_offset(txn.get(name, db=meta) or b"") for name in (b"indexed", b"shards", b"epoch")}
+    return Meta(version, identity, numbers[b"indexed"], end, numbers[b"shards"], numbers[b"epoch"])
 
 
 def _read_tail(view: View) -> None:

@@ -1,8 +1,9 @@
 """Which shard an entity belongs to, and which member of a set owns each shard.
 
 An entity id is a persistence id, a bar and a key. The shard depends on these two and on the number of shards, which a
-store keeps for life; the owner depends on the names of the members besides (`stateside._speedups.ring`). What a journal
-keeps for the proxy itself (ids that begin with a bar) is in no shard: it stays with the store that has it.
+store keeps for life; the owner depends on the names of the members besides (`stateside._speedups.ring`). A replicated
+state is in the shard of the entity whose state it is. What else a journal keeps for the proxy itself (ids that begin
+with a bar) is in no shard: it stays with the store that has it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stateside._speedups.ring import ShardHash, assign
-from stateside.journal.limits import INTERNAL
+from stateside.journal.limits import CRDT_PREFIX, INTERNAL
 
 
 def worker_name(index: int) -> str:
@@ -33,7 +34,9 @@ class EntityShards:
     def shard(self, entity: str) -> int | None:
         """None: the entity is the proxy's own."""
         if entity.startswith(INTERNAL):
-            return None
+            if not entity.startswith(CRDT_PREFIX):
+                return None
+            entity = entity[len(CRDT_PREFIX) :]
         persistence_id, _, key = entity.partition("|")
         known = self._hashes.get(persistence_id)
         if known is None:

@@ -27,9 +27,10 @@ from typing import Any
 from stateside.journal.anyvalue import join_any, split_any
 from stateside.journal.contract import Head, JournalError, Page
 from stateside.journal.format import Damaged, Record, Snapshot, parse_header, parse_record
-from stateside.journal.limits import INTERNAL, NODE_ENTITY
+from stateside.journal.limits import INTERNAL, MOVED_ENTITY, NODE_ENTITY
 from stateside.journal.lmdb import LmdbJournal
 from stateside.journal.offsets import PREFIX as OFFSETS
+from stateside.journal.offsets import SKIPPED
 from stateside.journal.reader import View
 
 FLIGHT_APPENDS = 5_000  # appended before the answers are awaited
@@ -62,7 +63,7 @@ class _Export:
         except Damaged as damaged:
             self.warn(damaged.what)
             return
-        if header.entity.startswith(OFFSETS) or header.entity == NODE_ENTITY:
+        if header.entity.startswith((OFFSETS, SKIPPED)) or header.entity in (NODE_ENTITY, MOVED_ENTITY):
             return  # elsewhere the events have other offsets, and the journal another owner
         if header.is_value:
             if not self.view.superseded(header):

@@ -200,14 +200,14 @@ class Entities:
         # Some libraries never complete a stream that they have failed, and commands may wait for it: insist earlier.
         self.crash_close_timeout = min(self.settings.stream_close_timeout, CRASH_CLOSE_TIMEOUT)
         relay = self.router.relay
-        self.link_of = relay.link_of(model.persistence_id) if relay is not None else None
+        self.links = relay.links_of_shards if relay is not None else None  # to the owners of shards
+        self.shard_of = relay.shard_of(model.persistence_id) if relay is not None else None
         made = NotingMethod if self.settings.access_log_keys else EntityMethod
         self.methods = {method.name: made(self, method) for method in model.methods}
 
     def activate(self, key: str, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
         """No instance is active here: one is made, or the command is passed on to the worker that owns the entity."""
-        link = self.link_of(key) if self.link_of is not None else None
-        if link is not None:
+        if self.links is not None and (link := self.links[self.shard_of(key)]) is not None:  # type: ignore[misc]
             link.command(call, method, payload)
         else:
             self.begin(key, call, method, payload)

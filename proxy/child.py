@@ -32,6 +32,8 @@ HEARTBEAT_S = 1.0
 HURRY_S = 0.05  # between two questions to one that is not ready yet
 STEPS = 4  # questions in a row, together as long as worker_timeout, that a hung process leaves unanswered
 
+EXIT_NOT_STARTED = 1
+
 # Why a process was started again.
 EXITED, KILLED, HUNG = "exited", "killed", "hung"
 REASONS = (EXITED, KILLED, HUNG)
@@ -90,8 +92,7 @@ class Child:
         broken, or, while `is_settled` says that the proxy has never been ready, its settings are wrong."""
         while True:
             started = monotonic()
-            self._start()
-            code = await self._live()
+            code = await self._live() if self._start() else EXIT_NOT_STARTED
             if self._stop.is_set():
                 return max(code, EXIT_OK)
             if code == EXIT_BROKEN or (code == EXIT_CONFIG and not is_settled()):
@@ -123,20 +124,26 @@ class Child:
 
     # --- one life ----------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _start(self) -> bool:
+        """Whether the machine had room for it."""
         complaint_path(self.place).unlink(missing_ok=True)
         self._ended.clear()
         self._hung = False
-        self._process = subprocess.Popen(
-            self._command,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            pass_fds=self._inherit,
-            process_group=0,  # what a terminal sends to all is for the supervisor to pass on
-            preexec_fn=partial(_prepare, os.getpid()),
-        )
+        try:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=self._inherit,
+                process_group=0,  # what a terminal sends to all is for the supervisor to pass on
+                preexec_fn=partial(_prepare, os.getpid()),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            self.down = f"cannot be started: {error}"
+            return False
         self.down = "starting"
         log.debug("started", process=self.name, pid=self._process.pid)
+        return True
 
     async def _live(self) -> int:
         """Until it ends: its exit code, below 0 if a signal ended it."""
@@ -160,24 +167,22 @@ class Child:
         while silent < patience:
             try:
                 answer = await self.ask("GET", "/ready?verbose", within=step)
+                is_ready = bool(json.loads(answer.body)["ready"])
             except TimeoutError:
                 silent += step
-            except OSError:  # not there yet, or not any more
+            except (OSError, LookupError, TypeError, ValueError):  # not there yet, not any more, or not itself
                 if self._stop.is_set():
                     return
                 silent += HURRY_S
                 await asyncio.sleep(HURRY_S)
             else:
                 silent, patience = 0.0, self._timeout
-                self._on_answer(answer)
+                self.down = ""
+                self._set(answered=True, ready=is_ready)
                 await asyncio.sleep(min(HEARTBEAT_S, step) if self.ready else HURRY_S)
         log.error("it does not answer and is killed", process=self.name, pid=self.pid, seconds=round(silent, 1))
         self._hung = True
         self.signal(signal.SIGKILL)
-
-    def _on_answer(self, answer: AdminAnswer) -> None:
-        self.down = ""
-        self._set(answered=True, ready=json.loads(answer.body)["ready"])
 
     def _set(self, answered: bool, ready: bool) -> None:
         is_news = (answered and not self.answered) or ready != self.ready

@@ -577,9 +577,23 @@ def _check_together(settings: Settings) -> None:
     if settings.backoff_max < settings.backoff_min:
         low, high = show_duration(settings.backoff_min), show_duration(settings.backoff_max)
         raise ConfigError(f"backoff_max = {high}: must not be below backoff_min = {low}")
+    _check_replica(settings)
     _check_ports(settings)
     _check_cors(settings)
     _check_tls(settings)
+
+
+def _check_replica(settings: Settings) -> None:
+    if settings.journal_replica and not settings.journal.startswith("lmdb:"):
+        raise ConfigError(
+            f"journal_replica = {_shown_url(settings.journal_replica)}: only a journal on this machine is replicated, "
+            f"and journal = {_shown_url(settings.journal)}"
+        )
+
+
+def _shown_url(url: str) -> str:
+    """Without a password."""
+    return re.sub(r"//([^:/@]*):[^@]*@", r"//\1:...@", url)
 
 
 def _check_cors(settings: Settings) -> None:

@@ -142,10 +142,11 @@ def journal(of: Callable[[], Journal | None]) -> Callable[[], Iterator[Metric]]:
         from stateside.journal.lmdb import LmdbJournal  # other journals do without it
 
         found = of()
+        local = getattr(found, "local", found)  # what is below a synchronous replica
         if found is not None:
             yield simple("gauge", "stateside_journal_writable", "1 while the journal takes events", found.writable)
-        if isinstance(found, LmdbJournal):
-            yield from lmdb_families(found)
+        if isinstance(local, LmdbJournal):
+            yield from lmdb_families(local)
 
     return collect
 

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 QUIET_CHECK_S = 0.01
 
-LinkOf = Callable[[str], Link | None]
-
 log = logs.get(__name__)
 
 
@@ -50,26 +48,21 @@ class Relay:
         self.links: dict[int, Link] = {}
         self.server: Server | None = None
         self._settings = settings
-        self._router = router
-        self._of_shards: Sequence[Link | None] = ()
+        self.router = router
+        self.links_of_shards: Sequence[Link | None] = ()  # None: the shard is ours
         if place.is_alone or place.workers == 1:
             return
         for index in range(place.workers):
             if index != place.index:
                 path = place.relay_socket(index)
                 self.links[index] = Link(worker_name(index), path, settings, metrics.refusals)
-        self._of_shards = list(map(self.links.get, owners_among(place.workers, settings.number_of_shards)))
+        self.links_of_shards = list(map(self.links.get, owners_among(place.workers, settings.number_of_shards)))
         router.relay = self
         metrics.families(self._figures)
 
-    def link_of(self, persistence_id: str) -> LinkOf:
-        """The function that gives, for each key of an entity type, the link to its owner; None: it is here."""
-        links, shard = self._of_shards, ShardHash(persistence_id, self._settings.number_of_shards).shard
-
-        def link_of_key(key: str) -> Link | None:
-            return links[shard(key)]
-
-        return link_of_key
+    def shard_of(self, persistence_id: str) -> Callable[[str], int]:
+        """The function that gives the shard of each key of an entity type."""
+        return ShardHash(persistence_id, self._settings.number_of_shards).shard
 
     # --- from start to end -------------------------------------------------------------------------------------------
 
@@ -102,25 +95,19 @@ class Relay:
     # --- what other workers send -------------------------------------------------------------------------------------
 
     def _lookup(self, path: bytes) -> Handler | None:
-        method = self._router.lookup(path)
+        method = self.router.lookup(path)
         if not isinstance(method, EntityMethod):
             return None
         entities: Any = method.entities
         is_crdt = isinstance(method, CrdtMethod)
         received = ReceivedByCrdt(entities, method.model) if is_crdt else Received(entities, method.model)
         received.relay = self
-        received.entities = Here(entities, self.place, self.link_of(entities.model.persistence_id))  # type: ignore[assignment]
+        received.entities = Here(entities, self)  # type: ignore[assignment]
         return received
 
-    def client_of(self, call: ServerCall, method: EntityMethod) -> Any:
-        """Who gets the answer to a command that came with headers, which say how it came to be sent."""
-        trail = trail_of(call.headers, self._router, method)
-        if trail is None or method.takes_clients:
-            call.context = trail
-            return call
-        stand_in = StandIn(self._router, method, trail.way, partial(_over, call), call, trail.origin)
-        call.context = call.handler = stand_in
-        return stand_in
+    def take_way(self, call: ServerCall, method: EntityMethod) -> None:
+        """A command came with headers, which say how it came to be sent."""
+        call.context = trail_of(call.headers, self.router, method)
 
     # --- figures -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +120,7 @@ class Relay:
             "Commands passed on to other workers, and taken from them",
             labels=["direction"],
         )
-        commands.add_metric(["out"], sum(link.passed for link in links))
+        commands.add_metric(["out"], sum(link.passage.passed for link in links))
         commands.add_metric(["in"], self.server.counters["calls_total"] if self.server is not None else 0)
         failures: Any = CounterMetricFamily(
             "stateside_relay_failures", "Commands that failed because another worker was away", labels=["reason"]
@@ -150,21 +137,21 @@ class Relay:
 class Here:
     """Stands before the instances of one service where commands of other workers come in."""
 
-    def __init__(self, entities: Entities, place: Place, link_of: LinkOf) -> None:
+    def __init__(self, entities: Entities, relay: Relay) -> None:
         self._entities = entities
-        self._place = place
-        self._link_of = link_of
+        self._relay = relay
+        self._shard_of = relay.shard_of(entities.model.persistence_id)
 
     def activate(self, key: str, call: ServerCall, method: EntityMethod, payload: bytes) -> None:
         """As `Entities.activate`, but nothing is passed on: one of two workers is wrong about who owns the entity."""
-        link = self._link_of(key)
+        link = self._relay.links_of_shards[self._shard_of(key)]
         if link is None:
             self._entities.begin(key, call, method, payload)
             return
         entity = f"{self._entities.model.persistence_id}|{key}"
         text = (
-            f"{self._place.name} was sent a command for entity {entity}, which {link.name} owns: workers disagree "
-            "about `workers` or `number_of_shards`"
+            f"{self._relay.place.name} was sent a command for entity {entity}, which {link.name} owns: "
+            "workers disagree about `workers` or `number_of_shards`"
         )
         log.error("a command for an entity of another worker was refused", entity=entity, owner=link.name)
         call.fail(Status.FAILED_PRECONDITION, text)
@@ -178,8 +165,8 @@ class Received(EntityMethod):
     wants_metadata = True
     relay: Relay
 
-    def on_request(self, call: ServerCall, message: bytes) -> None:
-        EntityMethod.on_request(self, self.relay.client_of(call, self) if call.headers else call, message)
+    def on_metadata(self, call: ServerCall) -> None:
+        self.relay.take_way(call, self)
 
 
 class ReceivedByCrdt(CrdtMethod):
@@ -190,8 +177,18 @@ class ReceivedByCrdt(CrdtMethod):
     wants_metadata = True
     relay: Relay
 
+    def on_metadata(self, call: ServerCall) -> None:
+        self.relay.take_way(call, self)
+
     def on_request(self, call: ServerCall, message: bytes) -> None:
-        CrdtMethod.on_request(self, self.relay.client_of(call, self) if call.headers else call, message)
+        """Of a stream of replies, `context` is its own: then a stand-in keeps the way."""
+        trail = call.context
+        if trail is not None and self.streams:
+            stand_in = StandIn(self.relay.router, self, trail.way, partial(_over, call), call, trail.origin)
+            call.context = call.handler = stand_in
+            CrdtMethod.on_request(self, stand_in, message)  # type: ignore[arg-type]
+        else:
+            CrdtMethod.on_request(self, call, message)
 
 
 def _over(call: ServerCall, stand_in: StandIn, status: int, message: str) -> None:

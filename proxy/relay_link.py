@@ -64,13 +64,14 @@ def limits(settings: Settings) -> Limits:
     )
 
 
-class Link(Passage):
+class Link:
     """To one worker. `waiting` are those that are not sent. `away` and `broken` count commands that failed because the
     worker did not come back in time, or went away with them."""
 
     def __init__(self, name: str, path: str, settings: Settings, refusals: Refusals) -> None:
         """name: of the worker, as operators know it. path: of its relay socket."""
         self.name = name
+        self.passage = Passage(self)
         self.waiting: dict[PassedCall, None] = {}
         self.away = 0
         self.broken = 0
@@ -87,18 +88,18 @@ class Link(Passage):
 
     @property
     def is_up(self) -> bool:
-        return self.channel is not None
+        return self.passage.channel is not None
 
     def command(self, client: Client, method: EntityMethod, message: bytes) -> None:
         """A command for an entity of the other worker. Its client hears from us, whatever becomes of it."""
         model = method.model
-        if type(client) is ServerCall:
-            headers = () if client.context is None else headers_of(client, method)
-        else:
-            headers = headers_of(client, method)
-            if isinstance(client, GrpcWebCall):
-                client.handler = HEARS
-        self.take(client, model.path, message, model.server_streaming, headers)
+        if type(client) is ServerCall and client.context is None:  # as a client sent it
+            self.passage.take(client, model.path, message, model.server_streaming)
+            return
+        headers = headers_of(client, method)
+        if isinstance(client, GrpcWebCall):
+            client.handler = HEARS
+        self.passage.take(client, model.path, message, model.server_streaming, headers)
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class Link(Passage):
     async def close(self, grace: float) -> None:
         """Send nothing more, and wait so long for what is under way."""
         self._is_closed = True
-        channel, self.channel = self.channel, None
+        channel, self.passage.channel = self.passage.channel, None
         if self._keeping is not None:
             self._keeping.cancel()
         for passed in list(self.waiting):
@@ -140,18 +141,18 @@ class Link(Passage):
         """The other worker is there."""
         log.info("connected to a worker", worker=self.name)
         self._lost.clear()
-        self.channel = channel
+        self.passage.channel = channel
         channel.on_change = self._on_change
         self._serve()
 
     def _on_change(self, channel: Channel) -> None:
-        if channel is not self.channel:
+        if channel is not self.passage.channel:
             return
         if not channel.closed and not channel.draining:
             self._serve()
             return
         log.warning("a worker is away", worker=self.name)
-        self.channel = None
+        self.passage.channel = None
         self._retire(channel)
         self._lost.set()
 
@@ -174,7 +175,7 @@ class Link(Passage):
         else:
             passed.since = self._loop.time()
             self.waiting[passed] = None
-            self.holding = True
+            self.passage.holding = True
             if self._timer is None:
                 self._timer = self._loop.call_later(self._timeout, self._on_time)
 
@@ -195,15 +196,15 @@ class Link(Passage):
 
     def _withdraw(self, passed: PassedCall) -> None:
         self.waiting.pop(passed, None)
-        self.holding = bool(self.waiting)
+        self.passage.holding = bool(self.waiting)
 
     def _serve(self) -> None:
         """Send those that wait, in order."""
         for passed in list(self.waiting):
-            if not self.pass_on(passed):
+            if not self.passage.pass_on(passed):
                 return
             del self.waiting[passed]
-        self.holding = False
+        self.passage.holding = False
 
     def _on_time(self) -> None:
         """Whoever has waited for too long has no answer to hope for."""

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from stateside._speedups.crdt import Bounds, Malformed, State, kind_of
 from stateside.journal.contract import Corrupt, Head, Journal, JournalError, Page
+from stateside.journal.limits import CRDT_PREFIX
 
-PREFIX = "|crdt|"
+PREFIX = CRDT_PREFIX
 """Before the key in the journal. No entity of a user function begins with `|`."""
 
 OWN = b"\x01"  # and a delta that was made here

@@ -22,7 +22,7 @@ import uvloop
 from stateside._speedups.h2 import Limits, Server
 from stateside.journal import open_journal
 from stateside.journal.contract import Durability, Journal, JournalError
-from stateside.proxy import figures, http1, http2, logs, reflection
+from stateside.proxy import figures, http1, http2, logs, reflection, standby
 from stateside.proxy.accesslog import AccessLogWriter
 from stateside.proxy.action import Actions
 from stateside.proxy.activation import Entities
@@ -91,7 +91,7 @@ class Proxy:
         try:
             await self._build()
         except (ConfigError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             return EXIT_CONFIG
         discovery = asyncio.create_task(self.discovery.run())
         watch = asyncio.create_task(self._watch_journal())
@@ -250,9 +250,10 @@ class Proxy:
         try:
             url = worker_journal(settings.journal, self.place)
             journal = open_journal(url, Durability(settings.durability), self._on_broken, **journal_bounds(settings))
+            journal = standby.synced(journal, settings, self.place)
             await journal.open()
         except (JournalError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
             return False
         self.journal = journal
@@ -265,7 +266,7 @@ class Proxy:
         try:
             await replication.start()
         except (JournalError, OSError) as error:
-            complain(self.place, str(error))
+            complain(self.place, error)
             self.stop(EXIT_CONFIG)
             return False
         replication.offer_metrics(self.metrics)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from collections.abc import Iterable
 from time import monotonic
 
@@ -21,10 +20,10 @@ from stateside.proxy.child import Child
 from stateside.proxy.config import ConfigError, Settings
 from stateside.proxy.journal_folder import JournalFolder
 from stateside.proxy.main_port import MainPort
-from stateside.proxy.place import REPLICATOR, Place
+from stateside.proxy.place import ALONE, REPLICATOR, Place
 from stateside.proxy.run_folder import RunFolder
 from stateside.proxy.supervisor_admin import SupervisorAdmin
-from stateside.proxy.words import EXIT_CONFIG, EXIT_OK, serving
+from stateside.proxy.words import EXIT_BROKEN, EXIT_CONFIG, EXIT_OK, complain, serving
 from stateside.proxy.worker import settings_environment
 
 WORKER_MODULE = "stateside.proxy.worker"
@@ -75,7 +74,7 @@ class Supervisor:
         try:
             await self._open()
         except (ConfigError, OSError, self.folder.Error) as error:
-            print(f"stateside: {error}", file=sys.stderr)
+            complain(ALONE, error)
             self.exit_code = EXIT_CONFIG
         else:
             keeping = [asyncio.create_task(self._keep(child)) for child in self.children]
@@ -121,10 +120,15 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> int:
         """See to it that there is this process; when it may not be started again, neither may the others."""
-        code = await child.keep(lambda: self.has_served)
+        try:
+            code = await child.keep(lambda: self.has_served)
+        except Exception:
+            log.exception("the supervisor failed", process=child.name)
+            child.kill()
+            code = EXIT_BROKEN
         if not self.is_stopping:
             if child.complaint:
-                print(f"stateside: {child.complaint}", file=sys.stderr)
+                complain(ALONE, child.complaint)
             log.error("stopping: a process cannot go on", process=child.name, exit_code=code)
             self.stop(code)
         return code

@@ -16,12 +16,18 @@ EXIT_CONFIG = 2
 EXIT_BROKEN = 70  # the journal cannot be trusted any more (sysexits: EX_SOFTWARE)
 
 
-def complain(place: Place, why: str) -> None:
+def complain(place: Place, why: str | Exception) -> None:
     """The one line of a process that cannot be started."""
+    why = reason(why) if isinstance(why, Exception) else why
     if place.is_alone:
         print(f"stateside: {why}", file=sys.stderr)
     else:
         complaint_path(place).write_text(why)
+
+
+def reason(error: Exception) -> str:
+    """Without the number that Python puts before errors of the system."""
+    return str(error).removeprefix(f"[Errno {error.errno}] ") if isinstance(error, OSError) else str(error)
 
 
 def serving(settings: Settings, port: int) -> str:

@@ -6,13 +6,16 @@ turn, so that works and anchors of one round have met the same weather.
 
 from __future__ import annotations
 
+from stateside.bench import postgres
+from stateside.bench.relayed import relayed
 from stateside.bench.suite import carts, latency, lives, relaying, rivals, storing, transcoding, workers
 from stateside.bench.works import Measurement
 
+TABLES = [module.MEASUREMENTS for module in (relaying, rivals, latency, storing, lives, transcoding, carts, workers)]
 MEASUREMENTS: dict[str, Measurement] = {
     name: measurement
-    for module in (relaying, rivals, latency, storing, lives, transcoding, carts, workers)
-    for name, measurement in module.MEASUREMENTS.items()
+    for table in (*TABLES, *postgres.WORKS.values(), {"relayed": relayed})
+    for name, measurement in table.items()
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -35,11 +38,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "http": ("cart_json", "cart_envoy"),
     "cart": ("cart",),
     "workers": ("two_workers", "two_workers_json", "relay", "cart_json"),
+    "relayed": ("relayed",),
+    "postgres": ("synced", "single_rows", "replica_backlog", "replica_lag", "postgres_store"),
     "idle": ("idle",),
 }
 
-# What they tell does not depend on the weather, and they take long.
-ONCE = frozenset({"entities", "sweep_grpc_aio", "sweep_direct"})
+# What they tell does not depend on the weather, or they have rounds of their own; and they take long.
+ONCE = frozenset({"entities", "relayed", "sweep_grpc_aio", "sweep_direct"})
 
 
 def chosen(groups: list[str] | None) -> dict[str, Measurement]:

@@ -20,6 +20,7 @@ from stateside.bench.works import (
 
 LEVELS = (1, 4, 16, 64, 128, 512)
 LEVEL_SHARE = 4  # each level takes this part of the time of a measurement
+LEAST_REQUESTS = 2500  # of a level of h2load
 OPEN_LOOP_PLACES = 512  # on each connection, so that no call waits for another
 
 
@@ -71,7 +72,7 @@ async def sweep_nghttpx(setting: Setting, stage: Stage) -> Figures:
         connections = min(level, CONNECTIONS)
         count = setting.file_requests // LEVEL_SHARE * min(level, 64) // 64
         shape = ["-c", connections, "-m", level // connections, f"http://127.0.0.1:{front}/file"]
-        found[f"calls_per_s_at_{level}"] = (await h2load(stage, shape, max(count, level)))["calls_per_s"]
+        found[f"calls_per_s_at_{level}"] = (await h2load(stage, shape, max(count, LEAST_REQUESTS)))["calls_per_s"]
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stateside.bench.postgres import cluster
 from stateside.bench.processes import Stage
 from stateside.bench.works import (
     DURABLE_ENTITIES,
@@ -58,6 +59,12 @@ async def crdt(setting: Setting, stage: Stage) -> Figures:
     return await write_load(setting, stage, {}, "increment", entities=1, in_flight=RELAY_IN_FLIGHT)
 
 
+async def postgres_store(setting: Setting, stage: Stage) -> Figures:
+    """Postgres is the journal."""
+    async with cluster() as dsn:
+        return await write_load(setting, stage, {"STATESIDE_JOURNAL": dsn})
+
+
 async def commit_per_event(setting: Setting, stage: Stage) -> Figures:
     return await commits(setting, stage, {})
 
@@ -79,6 +86,7 @@ async def write_load(
     proxy, proxy_port = await start_proxy(stage, port, f"lmdb:{stage.folder / 'journal'}", variables)
     shape: dict[str, Any] = {"entities": entities, "in_flight": in_flight}
     result = await load(stage, proxy_port, work, setting, **shape, more=more, proxy=proxy, user_function=echo)
+    await proxy.stop()
     await check_echo(echo)
     return result
 
@@ -108,6 +116,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "hot_write": hot_write,
     "durable_slow_disk": durable_slow_disk,
     "commit_per_event_slow_disk": commit_per_event_slow_disk,
+    "postgres_store": postgres_store,
     "value": value,
     "crdt": crdt,
 }

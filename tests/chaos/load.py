@@ -44,7 +44,9 @@ class Command:
 class Load:
     """Clients with a connection each, that go on until they are told to stop."""
 
-    def __init__(self, port: int, seed: int, clients: int = 6, entities: int = 4) -> None:
+    def __init__(self, port: int, seed: int, clients: int = 6, entities: int = 4, name: str = "") -> None:
+        """name: of these clients among others that ask for the same entities."""
+        self.name = name
         self.entities = [f"chaos-{seed}-{number}" for number in range(entities)]
         self.commands: list[Command] = []
         self._random = random.Random(seed)
@@ -73,7 +75,7 @@ class Load:
         sequence = 0
         while not self._stop:
             sequence += 1
-            command = Command(self._random.choice(self.entities), f"{number}.{sequence}", monotonic())
+            command = Command(self._random.choice(self.entities), f"{self.name}{number}.{sequence}", monotonic())
             self.commands.append(command)
             outcome = await client.ask(command.entity, emit(command.value + END))
             command.ended = monotonic()

@@ -15,6 +15,7 @@ from stateside.journal.postgres import PostgresJournal, PostgresSettings
 from stateside.journal.postgres_schema import MIGRATIONS
 from tests.helpers.journal import Answer, append, load, put, read_all, read_whole_log
 from tests.helpers.postgres import PostgresServer
+from tests.helpers.relay import Relay
 
 
 def journal_in(server: PostgresServer, schema: str, port: int = 0, **settings: Any) -> PostgresJournal:
@@ -28,53 +29,6 @@ def mortal() -> Iterator[PostgresServer]:
     server = PostgresServer().start()
     yield server
     server.remove()
-
-
-class Relay:
-    """Stands between client and server. After `cut` the next answer never arrives, and the connection goes with it."""
-
-    def __init__(self, port: int) -> None:
-        self.target = port
-        self.cuts = 0
-        self._cutting = False
-        self._writers: list[asyncio.StreamWriter] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> int:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    def cut(self) -> None:
-        self._cutting = True
-
-    async def close(self) -> None:
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *(writer.wait_closed() for writer in self._writers), return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        self._writers += [writer, server_writer]
-        for source, sink, is_answer in ((reader, server_writer, False), (server_reader, writer, True)):
-            task = asyncio.create_task(self._pass_on(source, sink, (writer, server_writer), is_answer))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pass_on(self, source: Any, sink: Any, both: Any, is_answer: bool) -> None:
-        try:
-            while data := await source.read(1 << 16):
-                if is_answer and self._cutting:
-                    self._cutting = False
-                    self.cuts += 1
-                    break
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass  # the other side went first
-        finally:
-            for writer in both:
-                writer.close()
 
 
 def test_a_batch_whose_answer_is_lost_is_stored_once(postgres_server: PostgresServer, postgres_schema: str) -> None:
@@ -249,5 +203,45 @@ def test_a_full_queue_refuses_at_once(postgres_server: PostgresServer, postgres_
         assert all("queue of appends is full" in str(answer.error) for answer in refused)
         await put(journal, "value", 1, b"later there is room")
         await journal.close()
+
+    uvloop.run(scenario())
+
+
+def test_events_of_another_process_wake_listeners(postgres_server: PostgresServer, postgres_schema: str) -> None:
+    async def scenario() -> None:
+        writer, follower = (journal_in(postgres_server, postgres_schema) for _ in range(2))
+        assert follower.is_shared
+        await asyncio.gather(writer.open(), follower.open())
+        heard = asyncio.Event()
+        follower.watch(heard.set)
+        for sequence in range(1, 4):
+            heard.clear()
+            await append(writer, "cart|1", sequence, b"one")
+            await asyncio.wait_for(heard.wait(), 0.2)
+        assert len(await read_whole_log(follower, "cart|")) == 3
+        heard.clear()
+        await put(writer, "value|1", 1, b"no event")
+        await append(follower, "cart|2", 1, b"own")
+        assert heard.is_set(), "own events are told of with their acknowledgement"
+        await asyncio.gather(writer.close(), follower.close())
+
+    uvloop.run(scenario())
+
+
+def test_listeners_go_on_after_the_connection_was_lost(postgres_server: PostgresServer, postgres_schema: str) -> None:
+    async def scenario() -> None:
+        relay = Relay(postgres_server.port)
+        writer = journal_in(postgres_server, postgres_schema)
+        follower = journal_in(postgres_server, postgres_schema, await relay.start())
+        await asyncio.gather(writer.open(), follower.open())
+        relay.cut()
+        await append(follower, "cart|1", 1, b"its answer is lost")
+        heard = asyncio.Event()
+        follower.watch(heard.set)
+        await append(writer, "cart|2", 1, b"one")
+        await asyncio.wait_for(heard.wait(), 5)
+        assert relay.cuts == 1
+        await asyncio.gather(writer.close(), follower.close())
+        await relay.close()
 
     uvloop.run(scenario())

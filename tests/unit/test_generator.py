@@ -173,6 +173,44 @@ def test_an_open_loop_keeps_its_rate_and_counts_the_wait_for_a_stalled_server() 
     assert latencies.quantile_ns(0.5) > 50_000_000
 
 
+@pytest.mark.parametrize("rate", [0.0, 5000.0])
+def test_channels_have_equal_shares_of_the_calls(rate: float) -> None:
+    async def scenario() -> list[int]:
+        loop, shops, servers, channels = asyncio.get_running_loop(), [Shop(echo), Shop(echo)], [], []
+        for shop in shops:
+            server = Server(loop, {PATH: shop}.get)
+            servers.append(server)
+            channels.append(await Channel.connect(loop, "127.0.0.1", await server.listen_tcp("127.0.0.1", 0)))
+        done = asyncio.Event()
+        plan: dict[str, Any] = {"in_flight": 8, "rate": rate, "count": 400 if rate else 8}
+        generator = Generator(loop, channels, [Command(PATH, b"", NAME)], Keys("", 10), done.set, **plan)
+        generator.start()
+        await asyncio.wait_for(done.wait(), 10)
+        for channel, server in zip(channels, servers, strict=True):
+            channel.close()
+            await server.close()
+        return [len(shop.requests) for shop in shops]
+
+    first, second = uvloop.run(scenario())
+    assert first == second
+
+
+def test_keys_can_have_a_fixed_number_of_digits() -> None:
+    shop = Shop(echo)
+    generate(shop, Command(PATH, b"", NAME), Keys("key-", 3, "turn", digits=4), count=3, in_flight=1)
+    assert shop.requests == [b"\x0a\x08key-000" + digit for digit in (b"0", b"1", b"2")]
+    with pytest.raises(ValueError, match="numbers of 21 digits"):
+        Keys("", 1, digits=21)
+
+
+@pytest.mark.parametrize("population", [3, 100_000])
+def test_messages_are_the_same_whether_they_are_kept_or_written_each_time(population: int) -> None:
+    shop = Shop(echo)
+    generate(shop, Command(PATH, b"\x10\x07", NAME, echoes=True), Keys("", population, "turn"), count=7, in_flight=2)
+    numbers = [str(each % population).encode() for each in range(7)]
+    assert shop.requests == [b"\x0a\x01" + number + b"\x10\x07" for number in numbers]
+
+
 def test_commands_of_a_mix_come_by_their_weights() -> None:
     shop = Shop(echo)
 

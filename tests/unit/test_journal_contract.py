@@ -482,3 +482,77 @@ def test_events_that_are_to_be_forgotten_need_not_be_there_and_all_others_are(ch
         assert [entry.sequence for entry in entries] == sorted(entry.sequence for entry in entries)
 
     check(scenario)
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+SHARDS = 16
+
+
+def test_each_claim_gives_a_higher_epoch(check):
+    async def scenario(journal):
+        first = await journal.claim(range(SHARDS), SHARDS)
+        second = await journal.claim([0, 5], SHARDS)
+        assert 0 < first < second
+
+    check(scenario)
+
+
+def test_a_claim_with_another_number_of_shards_is_refused_and_says_what_to_do(check):
+    async def scenario(journal):
+        await journal.claim(range(SHARDS), SHARDS)
+        with pytest.raises(JournalError, match=r"16 shards, not 17.*number_of_shards = 16.*journal copy"):
+            await journal.claim(range(SHARDS + 1), SHARDS + 1)
+        await journal.claim(range(SHARDS), SHARDS)
+
+    check(scenario)
+
+
+def test_what_is_appended_without_an_epoch_is_appended_under_that_of_the_claim(check):
+    async def scenario(journal):
+        await append(journal, "cart|a", 1, b"before")
+        await put(journal, "book|a", 1, b"before")
+        epoch = await journal.claim(range(SHARDS), SHARDS)
+        await append(journal, "cart|a", 2, b"after")
+        await put(journal, "book|a", 2, b"after")
+        later = await journal.claim(range(SHARDS), SHARDS)
+        await append(journal, "cart|a", 3, b"later")
+        await put(journal, "book|a", 3, b"later")
+        with pytest.raises(StaleEpoch, match=f"epoch {epoch} is over.*{later}"):
+            await append(journal, "cart|a", 4, b"late", epoch=epoch)
+
+    check(scenario)
+
+
+def test_what_is_appended_under_an_older_epoch_than_the_claim_is_refused(check):
+    async def scenario(journal):
+        old = await journal.claim(range(SHARDS), SHARDS)
+        await append(journal, "cart|a", 1, b"a")
+        await put(journal, "book|a", 1, b"one")
+        await journal.claim(range(SHARDS), SHARDS)
+        for late in (
+            append(journal, "cart|a", 2, b"late", epoch=old),
+            append(journal, "cart|unheard of", 1, b"late", epoch=old),
+            append(journal, "|crdt|set|a", 1, b"late", epoch=old),
+            put(journal, "book|a", 2, b"late", epoch=old),
+        ):
+            with pytest.raises(StaleEpoch, match=f"epoch {old} is over"):
+                await late
+        await append(journal, "cart|a", 2, b"b")
+        await put(journal, "book|a", 2, b"two")
+        assert await read_all(journal, "cart|a") == [b"a", b"b"]
+        assert (await load(journal, "book|a")).snapshot == b"two"
+
+    check(scenario)
+
+
+def test_what_the_proxy_keeps_for_itself_needs_no_claim(check):
+    async def scenario(journal):
+        await put(journal, "|offset|c", 1, b"1")
+        await journal.claim([0], SHARDS)
+        await put(journal, "|offset|c", 2, b"2")
+        await journal.claim([1], SHARDS)
+        await put(journal, "|offset|c", 3, b"3")
+        assert (await load(journal, "|offset|c")).snapshot == b"3"
+
+    check(scenario)

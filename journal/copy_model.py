@@ -23,7 +23,7 @@ from stateside.journal.limits import COPY_ENTITY, INTERNAL, MOVED_ENTITY, NODE_E
 from stateside.journal.offsets import PREFIX as OFFSETS
 from stateside.journal.offsets import SKIPPED, Ranges
 
-BATCH_ITEMS = 10_000
+BATCH_ITEMS = 20_000
 BATCH_BYTES = 8 << 20
 PAGE_NAMES = 1_000  # entities compared at a time
 

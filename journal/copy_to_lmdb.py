@@ -23,7 +23,8 @@ from stateside.journal.reader import StoredJournal
 
 STATE_FILE = "copy.json"
 SUFFIX = ".copying"
-SETTINGS = LmdbSettings(record_bytes=1 << 30, queue_bytes=1 << 31)  # whatever another store could take
+# Whatever another store could take.
+SETTINGS = LmdbSettings(record_bytes=1 << 30, queue_bytes=1 << 31, queue_appends=1 << 20)
 
 
 class LmdbTarget(Target):

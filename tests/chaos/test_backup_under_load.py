@@ -23,7 +23,7 @@ from ..integration.user_function import ScriptedUserFunction
 from .load import Command, Load, check_entity, read
 
 WORKERS = 2
-EVENTS = 60_000
+EVENTS = 120_000
 
 
 async def journal_command(*arguments: object) -> asyncio.subprocess.Process:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stateside._speedups.histogram import Histogram as Compiled
-from stateside.proxy.metrics import ALL_SECONDS, BUCKETS_SECONDS, FINE_SECONDS, Histogram, cumulative
+from stateside.proxy.observations import ALL_SECONDS, BUCKETS_SECONDS, FINE_SECONDS, Histogram, cumulative
 
 BOUNDS = st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=32, unique=True).map(sorted)
 

@@ -15,7 +15,7 @@ import uvloop
 from stateside._speedups.h2 import Call, Handler, Server, ServerCall, live_objects
 from stateside.proto.status import Status
 from stateside.proxy.config import Settings
-from stateside.proxy.metrics import Refusals
+from stateside.proxy.observations import Refusals
 from stateside.proxy.relay_link import MAX_TRIES, Link
 
 from ..helpers.nodes import until

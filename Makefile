@@ -22,8 +22,8 @@ replicated: build ## two workers and Postgres: kill -9 of everything, the journa
 	@tests/interop/postgres/setup
 	$(BIN)/python -m examples.shopping_cart.replicated $(ARGS)
 
-test: build interop  ## the test suite; pytest arguments in ARGS
-	$(BIN)/pytest $(ARGS)
+test: build interop  ## the test suite; pytest arguments in ARGS, such as -n 0 for one process
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 soak: build      ## the long runs: chaos, fuzzing
 	$(BIN)/pytest -m slow $(ARGS)

@@ -93,6 +93,7 @@ found = extensions()
 python = [each for each in found if each.sources[0].endswith(".py")]
 cython = [each for each in found if each not in python]
 setup(
+    options={"build_ext": {"parallel": 2}},
     packages=[f"stateside.{name}" for name in PACKAGES] + ["cloudstate"],
     package_dir={f"stateside.{name}": name for name in PACKAGES} | {"cloudstate": "proto/cloudstate"},
     package_data={

@@ -313,6 +313,8 @@ cdef class Generator:
         cdef int64_t due
         if self.timer < 0:
             return
+        # What falls due together leaves over one connection, in one write; the next connection has its turn with the next.
+        self.next_channel = self.next_channel + 1 if self.next_channel + 1 < len(self.channels) else 0
         if not self.stopping:
             self.begin_due()
         if self.timer < 0:
@@ -337,7 +339,6 @@ cdef class Generator:
                 self.late += 1
             slot = <Slot>self.idle.pop()
             slot.channel = <Channel>self.channels[self.next_channel]
-            self.next_channel = self.next_channel + 1 if self.next_channel + 1 < len(self.channels) else 0
             self.begin(slot, due)
         return 0
 

@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "endless": ("endless",),
     "http": ("cart_json", "cart_envoy"),
     "cart": ("cart",),
-    "workers": ("two_workers", "two_workers_json", "relay", "cart_json"),
+    "workers": ("two_workers", "two_workers_json", "one_worker_json", "relay"),
     "relayed": ("relayed",),
     "postgres": ("synced", "single_rows", "replica_backlog", "replica_lag", "postgres_store"),
     "idle": ("idle",),

@@ -33,11 +33,13 @@ async def cart_json(setting: Setting, stage: Stage) -> Figures:
     return await through_proxy(setting, stage, {})
 
 
-async def through_proxy(setting: Setting, stage: Stage, variables: Mapping[str, str]) -> Figures:
+async def through_proxy(
+    setting: Setting, stage: Stage, variables: Mapping[str, str], connections: int = CONNECTIONS
+) -> Figures:
     user_function = await stage.python("stateside.bench.fixed_cart")
     port = (await user_function.json())["port"]
     proxy, proxy_port = await start_proxy(stage, port, "memory:", variables)
-    return await read_carts(setting, stage, proxy, user_function, proxy_port)
+    return await read_carts(setting, stage, proxy, user_function, proxy_port, connections)
 
 
 async def cart_envoy(setting: Setting, stage: Stage) -> Figures:
@@ -49,14 +51,16 @@ async def cart_envoy(setting: Setting, stage: Stage) -> Figures:
     return await read_carts(setting, stage, envoy, server, port)
 
 
-async def read_carts(setting: Setting, stage: Stage, proxy: Process, back: Process, port: int) -> Figures:
+async def read_carts(
+    setting: Setting, stage: Stage, proxy: Process, back: Process, port: int, connections: int = CONNECTIONS
+) -> Figures:
     said = await ask(port, b"GET /carts/" + users()[0].encode())
     if CART not in said:
         raise MeasurementFailed(f"the answer was {said[-200:]!r}")
     urls = stage.folder / "urls"
     urls.write_text("".join(f"http://127.0.0.1:{port}/carts/{user}\n" for user in users()))
     count = min(MOST_REQUESTS, setting.file_requests // 6)
-    return await h2load(stage, ["--h1", "-c", CONNECTIONS, "-i", urls], count, proxy=proxy, user_function=back)
+    return await h2load(stage, ["--h1", "-c", connections, "-i", urls], count, proxy=proxy, user_function=back)
 
 
 def users() -> list[str]:

@@ -34,7 +34,8 @@ def configure(settings: Settings, worker: str = "") -> None:
     """Set up the log of this process. `worker`: which one of several it is, as a field of each line."""
     structlog.configure(
         processors=[_Worker(worker), *_processors(settings.log_format)] if worker else _processors(settings.log_format),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # A line is written with its end at once: the processes of a proxy share their stderr.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,  # a level may be set at any time
     )
     logging.basicConfig(handlers=[_Forward()], force=True)

@@ -226,7 +226,9 @@ async def test_kill_9_under_load_loses_no_acknowledged_event_and_no_order(tmp_pa
         before = len(user_function.deliveries)
         await world.proxy.start()
         await user_function.until(
-            lambda: acknowledged <= {each.text for each in user_function.deliveries}, "all acknowledged events"
+            lambda: acknowledged <= {each.text for each in user_function.deliveries},
+            "all acknowledged events",
+            patience=30,
         )
         for part in (user_function.deliveries[:before], user_function.deliveries[before:]):
             offsets = [each.offset for each in part]

@@ -35,13 +35,13 @@ def a_key(prefix: str = "entity") -> str:
     return f"{prefix}-{next(_numbers)}"
 
 
-async def soon(awaitable: Awaitable[T], what: str) -> T:
-    """What is expected to happen, with patience that ends."""
+async def soon(awaitable: Awaitable[T], what: str, patience: float = PATIENCE_S) -> T:
+    """What is expected to happen, with patience (seconds) that ends."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience):
             return await awaitable
     except TimeoutError:
-        raise AssertionError(f"expected within {PATIENCE_S:g} s: {what}") from None
+        raise AssertionError(f"expected within {patience:g} s: {what}") from None
 
 
 class EntityStream:
@@ -183,14 +183,14 @@ class ScriptedUserFunction:
     def streams_of(self, key: str) -> list[EntityStream]:
         return self._by_key[key]
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, patience: float = PATIENCE_S) -> None:
         """Wait for something among what this user function saw."""
 
         async def wait() -> None:
             async with self._changed:
                 await self._changed.wait_for(condition)
 
-        await soon(wait(), what)
+        await soon(wait(), what, patience)
 
     async def report_about(self, *words: str) -> str:
         """The next reportError whose text has all these words; it is taken off `reports`."""

@@ -24,7 +24,7 @@ import click
 import uvloop
 
 from examples.shopping_cart.ledger import Shoppers
-from examples.shopping_cart.stack import Child, port_of, proxy, user_function
+from examples.shopping_cart.stack import STOP_TIMEOUT, Child, port_of, proxy, user_function
 from tests.helpers.postgres import PostgresServer
 
 FOLDER = Path("data/replicated")
@@ -187,7 +187,10 @@ def kill(sidecar: Child) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass  # it went with its supervisor
+    end = time.monotonic() + STOP_TIMEOUT
     while any(Path(f"/proc/{pid}").exists() and not is_zombie(pid) for pid in children):
+        if time.monotonic() > end:
+            raise TimeoutError(f"processes that were killed are still there after {STOP_TIMEOUT:g} s: {children}")
         time.sleep(0.01)
 
 

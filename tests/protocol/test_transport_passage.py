@@ -139,6 +139,7 @@ Scenario = Callable[[Stage], Awaitable[None]]
 
 @contextmanager
 def no_call_left() -> Iterator[None]:
+    gc.collect()  # what earlier tests left is not ours
     before = live_objects()
     yield
     gc.collect()  # a stage and its servers know each other

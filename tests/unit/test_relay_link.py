@@ -4,6 +4,7 @@ is answered once, or forgotten when its client is."""
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import permutations
 from pathlib import Path
@@ -132,6 +133,7 @@ Scenario = Callable[[Stage], Awaitable[None]]
 
 def play(path: Path, scenario: Scenario, **settings: Any) -> None:
     async def run() -> None:
+        gc.collect()  # what earlier tests left is not ours
         before = live_objects()["calls"]
         stage = Stage(path, settings)
         stage.link.start()
